@@ -1,0 +1,151 @@
+//! Frames, page ids and file space set aside before a page operation begins, so that nothing can fail or wait once
+//! latches are held.
+
+use bedstone_io::sync::Ordering;
+
+use crate::arena::FrameId;
+use crate::error::{PoolError, Result};
+use crate::header::PageId;
+use crate::pool::{Pool, Shared};
+
+/// What a writer has set aside: frames for copies and new versions, ids for new pages, and room in the data file for
+/// as many images. What is left goes back when it is dropped.
+#[derive(Debug)]
+pub struct Reserve<'p> {
+    shared: &'p Shared,
+    parts: Parts,
+}
+
+/// The parts of a reserve, kept for the next writer when one is done.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    frames: Vec<FrameId>,
+    ids: Vec<PageId>,
+    /// Page images that the file has room for on account of this reserve.
+    credit: i64,
+}
+
+impl Pool {
+    /// Sets aside frames, page ids and data-file space for `pages` page changes or creations, all or nothing. May
+    /// wait for I/O; no latch, guard or announcement may be held.
+    ///
+    /// # Errors
+    /// [`PoolError::Exhausted`] if no frames can be freed, [`PoolError::NoSpace`] if the data file cannot grow (nothing
+    /// has happened then), [`PoolError::Failed`], or an I/O error of writing pages out.
+    pub fn reserve(&self, pages: usize) -> Result<Reserve<'_>> {
+        let shared = self.shared();
+        let mut reserve = Reserve { shared, parts: shared.stash.pop().unwrap_or_default() };
+        reserve.refill(pages)?;
+        Ok(reserve)
+    }
+
+    /// As [`Pool::reserve`] for operations that free space in the end (deletes, drops): draws on room that
+    /// others leave alone.
+    pub fn reserve_urgent(&self, pages: usize) -> Result<Reserve<'_>> {
+        let shared = self.shared();
+        let mut reserve = Reserve { shared, parts: shared.stash.pop().unwrap_or_default() };
+        reserve.top_up(pages, true)?;
+        Ok(reserve)
+    }
+
+    /// Makes sure that the data file has room for `pages` more images now, beyond all that is promised already,
+    /// growing it if need be. To be asked before a large commit enters the log.
+    pub fn ensure_space(&self, pages: u64) -> Result<()> {
+        self.shared().ensure_space(i64::try_from(pages).unwrap_or(i64::MAX / 2), false)
+    }
+}
+
+impl Reserve<'_> {
+    /// Tops the reserve up to `pages` again. No latch, guard or announcement may be held.
+    ///
+    /// # Errors
+    /// As [`Pool::reserve`]; what is set aside already stays.
+    pub fn refill(&mut self, pages: usize) -> Result<()> {
+        self.top_up(pages, false)
+    }
+
+    fn top_up(&mut self, pages: usize, urgent: bool) -> Result<()> {
+        self.shared.check_failed()?;
+        let parts = &mut self.parts;
+        if parts.frames.len() < pages {
+            self.shared.take_frames(pages, &mut parts.frames)?;
+        }
+        let missing_credit = pages as i64 - parts.credit;
+        if parts.ids.len() < pages {
+            let missing = pages - parts.ids.len();
+            if !self.shared.space.lock().take_ids(missing, &mut parts.ids) {
+                return Err(PoolError::Config(
+                    "all page ids are in use: the database has reached its largest size for this page size".into(),
+                ));
+            }
+        }
+        if missing_credit > 0 {
+            self.shared.ensure_space(missing_credit, urgent)?;
+            self.shared.promise(missing_credit);
+            parts.credit += missing_credit;
+        }
+        Ok(())
+    }
+
+    /// Frames left.
+    pub fn len(&self) -> usize {
+        self.parts.frames.len().min(self.parts.ids.len())
+    }
+
+    /// Nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// # Panics
+    /// If the reserve is used up: its owner set aside less than the operation needs.
+    pub(crate) fn take_frame(&mut self) -> FrameId {
+        // The page that gets the frame debits its own promise when it is marked dirty.
+        if self.parts.credit > 0 {
+            self.parts.credit -= 1;
+            self.shared.promise(-1);
+        }
+        self.parts.frames.pop().expect("the reserve covers the operation")
+    }
+
+    pub(crate) fn take_id(&mut self) -> PageId {
+        self.parts.ids.pop().expect("the reserve covers the operation")
+    }
+}
+
+impl Drop for Reserve<'_> {
+    fn drop(&mut self) {
+        let parts = std::mem::take(&mut self.parts);
+        if parts.frames.len() > self.shared.stash_frames_max {
+            self.shared.dissolve(parts);
+        } else if let Err(parts) = self.shared.stash.push(parts) {
+            self.shared.dissolve(parts);
+        }
+    }
+}
+
+impl Shared {
+    /// Gives back all that a reserve holds.
+    pub(crate) fn dissolve(&self, parts: Parts) {
+        self.free_frames(&parts.frames);
+        if !parts.ids.is_empty() {
+            self.space.lock().return_ids(parts.ids);
+        }
+        self.promise(-parts.credit);
+    }
+
+    /// Gives back what idle reserves hold, if there are any.
+    pub(crate) fn dissolve_stash(&self) -> bool {
+        let mut any = false;
+        while let Some(parts) = self.stash.pop() {
+            any |= !parts.frames.is_empty();
+            self.dissolve(parts);
+        }
+        any
+    }
+
+    /// Changes the number of page images that must still be written, or may have to be.
+    pub(crate) fn promise(&self, pages: i64) {
+        self.promised.fetch_add(pages, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,79 @@
+//! Reading one key.
+
+use super::descend::{Obstacle, Retry, Step, Target};
+use super::node::{CellValue, OverflowRef};
+use super::{Result, Tree};
+use bedstone_bufpool::{Access, PagePin, Pool, Ticket};
+use std::ops::Range;
+
+/// A value found.
+pub(crate) enum Found<'p> {
+    /// The value lies at `range` of the pinned leaf.
+    Inline { pin: PagePin<'p>, range: Range<usize> },
+    /// The value lies in overflow pages, which stay readable while the ticket is held.
+    Overflow { value: OverflowRef, ticket: Ticket<'p> },
+}
+
+impl Tree {
+    /// The newest value of `key`. Allocates nothing and copies nothing. For a value in overflow pages see
+    /// [`super::OverflowReader`].
+    ///
+    /// # Errors
+    /// Those of reading pages; [`bedstone_bufpool::PoolError::Free`] when the tree was dropped.
+    pub(crate) fn get<'p>(&self, pool: &'p Pool, key: &[u8]) -> Result<Option<Found<'p>>> {
+        let mut retry = Retry::default();
+        loop {
+            let obstacle = {
+                let guard = pool.guard();
+                match self.descend(&guard, Target::Key(key), 0)? {
+                    Step::At(place) => {
+                        if let Some(pin) = guard.pin(place.page, place.word, Access::Point)
+                            && place.parent_unchanged(&guard)
+                        {
+                            drop(guard);
+                            match self.look_up(pool, pin, key)? {
+                                LookUp::Found(found) => return Ok(Some(found)),
+                                LookUp::NotThere => return Ok(None),
+                                LookUp::Changed => {}
+                            }
+                        }
+                        Obstacle::Busy
+                    }
+                    step => retry.obstacle(&guard, &step)?,
+                }
+            };
+            retry.after(pool, obstacle, Access::Point)?;
+        }
+    }
+
+    /// Looks for `key` in the leaf that was reached for it.
+    #[inline]
+    pub(super) fn look_up<'p>(&self, pool: &'p Pool, pin: PagePin<'p>, key: &[u8]) -> Result<LookUp<'p>> {
+        let leaf = self.leaf(pin.page_id(), &pin)?;
+        match leaf.search(key) {
+            Ok(at) => match leaf.value(at) {
+                CellValue::Inline(_) => {
+                    let range = leaf.value_range(at);
+                    Ok(LookUp::Found(Found::Inline { pin, range }))
+                }
+                CellValue::Overflow(value) => {
+                    // Pages freed before the ticket was taken are not held back by it. If the leaf is still the newest
+                    // version after that, the value had not been replaced yet.
+                    let ticket = pool.ticket();
+                    Ok(if pin.is_current() { LookUp::Found(Found::Overflow { value, ticket }) } else { LookUp::Changed })
+                }
+            },
+            // A key that is found proves that the leaf is the right one; one that is not may be missing because the leaf is not.
+            Err(_) if leaf.covers(key) => Ok(LookUp::NotThere),
+            Err(_) => Err(self.not_covered(pin.page_id(), key)),
+        }
+    }
+}
+
+/// What a look into a leaf gave.
+pub(super) enum LookUp<'p> {
+    Found(Found<'p>),
+    NotThere,
+    /// The value lies in overflow pages, and the leaf was changed before they could be held: start again.
+    Changed,
+}

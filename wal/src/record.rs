@@ -1,0 +1,110 @@
+//! The format of a record.
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 4 | CRC-32C of bytes 4..40, continued from the CRC-32C of the database id |
+//! | 4 | 4 | payload length in bytes, without padding |
+//! | 8 | 8 | LSN of this record: its own position in the log |
+//! | 16 | 8 | durable LSN when the record was appended |
+//! | 24 | 4 | CRC-32C of payload and padding |
+//! | 28 | 4 | opening number |
+//! | 32 | 1 | kind (opaque to the log) |
+//! | 33 | 7 | reserved, zero |
+//! | 40 | n | payload |
+//! | 40 + n | 0..7 | zeros up to a multiple of 8 |
+//!
+//! All numbers are little-endian. The payload has a checksum of its own, which the header's checksum covers: thus
+//! the work that grows with the payload is done before the log's mutex is taken, and the work under it is constant.
+//! The LSN makes a record that was left behind in a recycled segment differ from one that belongs there; the opening
+//! number does the same for a record beyond a place where recovery once cut the log; the durable LSN lets a later
+//! record bear witness that an earlier place had been on the medium, so that damage is told from a torn tail.
+
+use std::mem::{offset_of, size_of};
+
+use bedstone_io::crc32c;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::lsn::Lsn;
+
+/// Bytes of a record before its payload.
+pub const RECORD_HEADER_BYTES: usize = 40;
+
+/// No record has a longer payload, whatever the size of the buffer; a reader takes more for damage.
+pub const MAX_PAYLOAD: usize = 64 << 20;
+
+/// A record's header as it lies on the medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub(crate) struct RecordHeader {
+    pub(crate) crc: U32,
+    pub(crate) len: U32,
+    pub(crate) lsn: U64,
+    pub(crate) durable: U64,
+    pub(crate) payload_crc: U32,
+    pub(crate) opening: U32,
+    pub(crate) kind: u8,
+    pub(crate) reserved: [u8; 7],
+}
+
+const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER_BYTES);
+const _: () = assert!(offset_of!(RecordHeader, lsn) == LSN_OFFSET as usize);
+const _: () = assert!(offset_of!(RecordHeader, kind) == 32);
+
+/// Where in a header the record's own LSN stands.
+pub(crate) const LSN_OFFSET: u64 = 8;
+
+/// The CRC that every header's CRC continues from.
+pub(crate) fn crc_seed(database_id: &[u8; 16]) -> u32 {
+    crc32c(0, database_id)
+}
+
+/// Bytes of zeros after a payload of `len` bytes.
+pub(crate) fn padding(len: usize) -> usize {
+    len.next_multiple_of(Lsn::ALIGN as usize) - len
+}
+
+/// Bytes of log that a record with a payload of `len` bytes takes.
+pub fn record_bytes(len: usize) -> u64 {
+    (RECORD_HEADER_BYTES + len.next_multiple_of(Lsn::ALIGN as usize)) as u64
+}
+
+/// The most that `records` records with `payload_bytes` of payload together can take, however it is divided.
+pub(crate) fn worst_case(payload_bytes: u64, records: u64) -> u64 {
+    payload_bytes.saturating_add(records.saturating_mul(RECORD_HEADER_BYTES as u64 + Lsn::ALIGN - 1))
+}
+
+/// CRC-32C of the concatenation of `parts` and its padding.
+pub(crate) fn payload_crc(parts: &[&[u8]], len: usize) -> u32 {
+    let crc = parts.iter().fold(0, |crc, part| crc32c(crc, part));
+    crc32c(crc, &[0; Lsn::ALIGN as usize][..padding(len)])
+}
+
+impl RecordHeader {
+    /// A header with its checksum. `len` has been compared with [`MAX_PAYLOAD`].
+    pub(crate) fn new(seed: u32, lsn: Lsn, durable: Lsn, opening: u32, kind: u8, len: u32, payload_crc: u32) -> Self {
+        let mut header = Self {
+            crc: U32::ZERO,
+            len: U32::new(len),
+            lsn: U64::new(lsn.0),
+            durable: U64::new(durable.0),
+            payload_crc: U32::new(payload_crc),
+            opening: U32::new(opening),
+            kind,
+            reserved: [0; 7],
+        };
+        header.crc = U32::new(header.expected_crc(seed));
+        header
+    }
+
+    /// The checksum that this header ought to carry.
+    pub(crate) fn expected_crc(&self, seed: u32) -> u32 {
+        let bytes = self.as_bytes();
+        crc32c(seed, bytes.get(size_of::<u32>()..).unwrap_or_default())
+    }
+
+    /// Whether not one bit is set: space that was prepared and never written.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.as_bytes().iter().all(|&byte| byte == 0)
+    }
+}

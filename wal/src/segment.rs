@@ -1,0 +1,284 @@
+//! Segment files: their format, their names, and what a directory holds of them.
+//!
+//! A segment is a file of 4096 bytes of header and a fixed number of bytes of log; the byte of log at position `l` of
+//! a segment that begins at `start` lies at file offset `4096 + (l - start)`. The header:
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 8 | magic `BEDSTLOG` |
+//! | 8 | 4 | format version |
+//! | 12 | 4 | opening in which the segment was made or taken into use again |
+//! | 16 | 16 | database id |
+//! | 32 | 8 | start: LSN of the first byte of log |
+//! | 40 | 8 | bytes of log in this segment |
+//! | 48 | 12 | reserved, zero |
+//! | 60 | 4 | CRC-32C of bytes 0..60 |
+//! | 64 | 4032 | reserved, zero |
+//!
+//! Names: `<start, 20 decimal digits>.log` is a segment, `.new` one being made, `.spare` one out of use that may be
+//! taken into use again. A file gets the name `.log` only after its header and its whole length are durable, so a
+//! `.log` file with a bad header is damage and never what a crash leaves. Readers trust the header, not the digits:
+//! a segment taken into use again has its new header for a moment under its old name.
+
+use std::mem::size_of;
+use std::path::{Path, PathBuf};
+
+use bedstone_io::{AlignedBuf, Disk, OpenMode, crc32c};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::error::WalError;
+use crate::lsn::Lsn;
+
+/// Bytes of a segment file before the log bytes.
+pub const SEGMENT_HEADER_BYTES: u64 = 4096;
+
+/// Version of the format of segments and records. 0 marks files of development builds.
+pub const WAL_FORMAT_VERSION: u32 = 0;
+
+/// The first bytes of every segment.
+pub const SEGMENT_MAGIC: [u8; 8] = *b"BEDSTLOG";
+
+const CHECKED_BYTES: usize = 60;
+
+/// A segment file as its header describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The file.
+    pub path: PathBuf,
+    /// The position of its first byte of log.
+    pub start: Lsn,
+    /// How many bytes of log it holds.
+    pub bytes: u64,
+    /// The opening in which it was made or taken into use again.
+    pub opening: u32,
+    /// Length of the file, in bytes.
+    pub file_len: u64,
+}
+
+impl SegmentInfo {
+    /// The position after its last byte of log.
+    pub fn end(&self) -> Lsn {
+        self.start.plus(self.bytes)
+    }
+
+    /// The bytes of log that the file is long enough to hold: fewer than `bytes` only if it was cut.
+    pub(crate) fn present(&self) -> u64 {
+        let present = self.file_len.saturating_sub(SEGMENT_HEADER_BYTES);
+        (present - present % SEGMENT_HEADER_BYTES).min(self.bytes)
+    }
+
+    /// The file offset of the byte of log at `lsn`, which lies in this segment or at its end.
+    pub(crate) fn offset_of(&self, lsn: u64) -> u64 {
+        SEGMENT_HEADER_BYTES + (lsn - self.start.0)
+    }
+}
+
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+struct SegmentHeader {
+    magic: [u8; 8],
+    version: U32,
+    opening: U32,
+    database_id: [u8; 16],
+    start: U64,
+    bytes: U64,
+    reserved: [u8; 12],
+    crc: U32,
+}
+
+const _: () = assert!(size_of::<SegmentHeader>() == CHECKED_BYTES + size_of::<u32>());
+
+impl SegmentHeader {
+    fn expected_crc(&self) -> u32 {
+        crc32c(0, self.as_bytes().get(..CHECKED_BYTES).unwrap_or_default())
+    }
+}
+
+/// The header block of a segment, [`SEGMENT_HEADER_BYTES`] long.
+pub(crate) fn encode_header(database_id: [u8; 16], opening: u32, start: u64, bytes: u64) -> Vec<u8> {
+    let mut header = SegmentHeader {
+        magic: SEGMENT_MAGIC,
+        version: U32::new(WAL_FORMAT_VERSION),
+        opening: U32::new(opening),
+        database_id,
+        start: U64::new(start),
+        bytes: U64::new(bytes),
+        reserved: [0; 12],
+        crc: U32::ZERO,
+    };
+    header.crc = U32::new(header.expected_crc());
+    let mut block = header.as_bytes().to_vec();
+    block.resize(SEGMENT_HEADER_BYTES as usize, 0);
+    block
+}
+
+/// A header that passed every check but that of the database id.
+struct Parsed {
+    database_id: [u8; 16],
+    opening: u32,
+    start: u64,
+    bytes: u64,
+}
+
+fn parse_header(block: &[u8]) -> Result<Parsed, String> {
+    let Ok((header, rest)) = SegmentHeader::read_from_prefix(block) else {
+        return Err(format!("{} bytes are too few for a header", block.len()));
+    };
+    if header.magic != SEGMENT_MAGIC {
+        return Err(format!("expected the magic {SEGMENT_MAGIC:02x?}, found {:02x?}", header.magic));
+    }
+    let expected = header.expected_crc();
+    if header.crc.get() != expected {
+        return Err(format!("expected the checksum {expected:08x}, found {:08x}", header.crc.get()));
+    }
+    if header.version.get() != WAL_FORMAT_VERSION {
+        return Err(format!(
+            "format version {}; this program reads version {WAL_FORMAT_VERSION}",
+            header.version.get()
+        ));
+    }
+    if header.reserved != [0; 12] || rest.iter().any(|&byte| byte != 0) {
+        return Err("reserved bytes are not zero".to_owned());
+    }
+    let (start, bytes) = (header.start.get(), header.bytes.get());
+    if !Lsn(start).is_aligned()
+        || bytes == 0
+        || !bytes.is_multiple_of(SEGMENT_HEADER_BYTES)
+        || start.checked_add(bytes).and_then(|end| end.checked_add(SEGMENT_HEADER_BYTES)).is_none()
+    {
+        return Err(format!("impossible bounds: {bytes} bytes from {}", Lsn(start)));
+    }
+    Ok(Parsed { database_id: header.database_id, opening: header.opening.get(), start, bytes })
+}
+
+/// The name of the segment that begins at `start`.
+pub(crate) fn segment_path(dir: &Path, start: u64) -> PathBuf {
+    dir.join(format!("{start:020}.log"))
+}
+
+/// The name of a segment that is being made.
+pub(crate) fn unfinished_path(dir: &Path, start: u64) -> PathBuf {
+    dir.join(format!("{start:020}.new"))
+}
+
+/// The name of a segment that was put out of use.
+pub(crate) fn spare_path(dir: &Path, start: u64) -> PathBuf {
+    dir.join(format!("{start:020}.spare"))
+}
+
+/// The position that a file name promises, if it is the name of a segment.
+pub(crate) fn start_by_name(path: &Path) -> Option<u64> {
+    let digits = path.file_stem()?.to_str()?;
+    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+}
+
+/// What a directory holds.
+#[derive(Debug, Default)]
+pub(crate) struct Catalogue {
+    /// Segments with valid headers, by position.
+    pub(crate) segments: Vec<SegmentInfo>,
+    /// Files named like segments whose headers are not valid, with the reason.
+    pub(crate) bad: Vec<(PathBuf, String)>,
+    /// Segments out of use.
+    pub(crate) spares: Vec<PathBuf>,
+    /// Segments that were being made.
+    pub(crate) unfinished: Vec<PathBuf>,
+}
+
+impl Catalogue {
+    /// Reads the header of every segment in `dir`, past the page cache.
+    ///
+    /// [`WalError::WrongDatabase`] if one belongs to another database, [`WalError::BadSegmentHeader`] if two claim
+    /// the same bytes of log.
+    pub(crate) fn scan(disk: &dyn Disk, dir: &Path, database_id: [u8; 16]) -> Result<Self, WalError> {
+        let mut found = Self::default();
+        let mut names = disk.list(dir)?;
+        names.sort_unstable();
+        for name in names {
+            let path = dir.join(&name);
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("log") => found.add(disk, path, database_id)?,
+                Some("spare") => found.spares.push(path),
+                Some("new") => found.unfinished.push(path),
+                _ => {}
+            }
+        }
+        found.segments.sort_by_key(|segment| segment.start);
+        for pair in found.segments.windows(2) {
+            if let [one, next] = pair
+                && one.end() > next.start
+            {
+                return Err(WalError::BadSegmentHeader {
+                    file: next.path.clone(),
+                    reason: format!("it begins at {}, where {} still goes on", next.start, one.path.display()),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn add(&mut self, disk: &dyn Disk, path: PathBuf, database_id: [u8; 16]) -> Result<(), WalError> {
+        let file = disk.open_direct(&path, OpenMode::Read)?;
+        let file_len = file.len()?;
+        if file_len < SEGMENT_HEADER_BYTES {
+            self.bad.push((path, format!("the file has only {file_len} bytes")));
+            return Ok(());
+        }
+        let mut block = AlignedBuf::zeroed(SEGMENT_HEADER_BYTES as usize);
+        file.read_at(block.as_aligned_mut(), 0)?;
+        match parse_header(&block) {
+            Ok(header) if header.database_id != database_id => Err(WalError::WrongDatabase {
+                file: path,
+                expected: hex(&database_id),
+                found: hex(&header.database_id),
+            }),
+            Ok(header) => {
+                self.segments.push(SegmentInfo {
+                    path,
+                    start: Lsn(header.start),
+                    bytes: header.bytes,
+                    opening: header.opening,
+                    file_len,
+                });
+                Ok(())
+            }
+            Err(reason) => {
+                self.bad.push((path, reason));
+                Ok(())
+            }
+        }
+    }
+
+    /// The index of the segment that holds the byte of log at `lsn`.
+    pub(crate) fn holding(&self, lsn: u64) -> Option<usize> {
+        let after = self.segments.partition_point(|segment| segment.start.0 <= lsn);
+        let index = after.checked_sub(1)?;
+        (self.segments.get(index)?.end().0 > lsn).then_some(index)
+    }
+
+    /// The index of the segment in which a log that ends at `lsn` goes on: the one that holds the byte before `lsn`,
+    /// or else the one that begins there.
+    pub(crate) fn ending_at(&self, lsn: u64) -> Option<usize> {
+        lsn.checked_sub(1).and_then(|before| self.holding(before)).or_else(|| self.holding(lsn))
+    }
+
+    /// The file with a bad header that, by its name, ought to hold `lsn`.
+    pub(crate) fn bad_for(&self, lsn: u64) -> Option<&(PathBuf, String)> {
+        let good = self.segments.iter().map(|segment| segment.start.0).filter(|&start| start <= lsn).max();
+        self.bad
+            .iter()
+            .filter_map(|bad| Some((start_by_name(&bad.0)?, bad)))
+            .filter(|&(start, _)| start <= lsn && good.is_none_or(|good| good < start))
+            .max_by_key(|&(start, _)| start)
+            .map(|(_, bad)| bad)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
