@@ -15,7 +15,7 @@ fn commits(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for threads in [1, 8] {
         group.bench_with_input(BenchmarkId::new("threads", threads), &threads, |bencher, &threads| {
-            let (_dir, engine) = common::open(Durability::Durable);
+            let (engine, dir) = common::open(Durability::Durable);
             let data = DataSet::new(1, KeyOrder::Random, 150);
             let index = AtomicU64::new(0);
             bencher.iter_custom(|commits| {
@@ -37,6 +37,8 @@ fn commits(criterion: &mut Criterion) {
                 });
                 begin.elapsed()
             });
+            engine.close().expect("the store closes");
+            drop(dir);
         });
     }
     group.finish();

@@ -31,8 +31,8 @@ fn inserts(criterion: &mut Criterion) {
                         at += len;
                         let begin = Instant::now();
                         match order {
-                            KeyOrder::Random => store.1.put_batch(&batch),
-                            KeyOrder::Ascending => store.1.append_batch(&batch),
+                            KeyOrder::Random => store.0.put_batch(&batch),
+                            KeyOrder::Ascending => store.0.append_batch(&batch),
                         }
                         .expect("the batch is stored");
                         took += begin.elapsed();

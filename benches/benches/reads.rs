@@ -24,7 +24,7 @@ struct Loaded {
 
 fn loaded() -> Loaded {
     let entries = if common::is_smoke_test() { 5_000 } else { 1_000_000 };
-    let (dir, engine) = common::open(Durability::Relaxed);
+    let (engine, dir) = common::open(Durability::Relaxed);
     let data = DataSet::new(SEED, KeyOrder::Random, 150);
     measure::load(&engine, &data, entries).expect("the entries are stored");
     engine.settle().expect("the checkpoint is made");
@@ -107,7 +107,9 @@ fn reads(criterion: &mut Criterion) {
             bencher.iter(|| {
                 let mut sum = 0;
                 let from = data.key(evenly());
-                reader.seek_scan(&from, 100, |_, value| sum = fold_in_order(sum, touch(value))).expect("it succeeds");
+                reader
+                    .seek_scan(&from, 100, |_, value| sum = fold_in_order(sum, touch(value)))
+                    .expect("it succeeds");
                 sum
             });
             Ok(())
@@ -118,7 +120,12 @@ fn reads(criterion: &mut Criterion) {
     engine.close().expect("the store closes");
 }
 
-fn get(bencher: &mut criterion::Bencher<'_>, engine: &Bedstone, data: &DataSet, next: &mut impl FnMut() -> u64) {
+fn get(
+    bencher: &mut criterion::Bencher<'_>,
+    engine: &Bedstone,
+    data: &DataSet,
+    next: &mut impl FnMut() -> u64,
+) {
     let read = engine.read(|reader| {
         bencher.iter(|| {
             let found = reader.get(&data.key(next()), touch).expect("the read succeeds");

@@ -43,7 +43,10 @@ impl Engine for Bedstone {
             Durability::Durable => bedstone::Durability::Sync,
             Durability::Relaxed => bedstone::Durability::Relaxed,
         };
-        let db = Database::builder().pool_bytes(settings.cache_bytes).durability(durability).open_or_create(dir)?;
+        let db = Database::builder()
+            .pool_bytes(settings.cache_bytes)
+            .durability(durability)
+            .open_or_create(dir)?;
         let table = db.table(TABLE)?;
         let engine = Self { db, table, settings: settings.clone() };
         let io = engine.io();

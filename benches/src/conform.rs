@@ -31,8 +31,12 @@ pub fn conform<E: Engine>(dir: &Path, settings: &Settings, keeps_data: bool) -> 
     let keys = [data.key(1), [0xff; 24], data.key(2), data.key(1)];
     let slices: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
     let mut found = vec![None; keys.len()];
-    engine.read(|reader| reader.multi_get(&slices, |position, value| found[position] = Some(value.to_vec())))?;
-    check(found == [value(&data, 1), None, value(&data, 2), value(&data, 1)], "multi_get answers key by key")?;
+    engine
+        .read(|reader| reader.multi_get(&slices, |position, value| found[position] = Some(value.to_vec())))?;
+    check(
+        found == [value(&data, 1), None, value(&data, 2), value(&data, 1)],
+        "multi_get answers key by key",
+    )?;
 
     let mut sorted: Vec<_> = (0..ENTRIES).map(|index| data.key(index)).collect();
     sorted.sort_unstable();

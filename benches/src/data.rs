@@ -35,7 +35,8 @@ impl Rng {
     /// A number below `bound`, which is not zero. The bias of the multiplication is below 2^-32 for the bounds used
     /// here.
     pub fn below(&mut self, bound: u64) -> u64 {
-        u64::try_from((u128::from(self.word()) * u128::from(bound)) >> 64).expect("the product is below 2^128")
+        u64::try_from((u128::from(self.word()) * u128::from(bound)) >> 64)
+            .expect("the product is below 2^128")
     }
 
     /// A number in `[0, 1)`.

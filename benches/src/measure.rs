@@ -40,7 +40,8 @@ pub fn reads<E: Engine>(engine: &E, plan: &Plan) -> Result<Sample> {
             Ok((begin, Instant::now(), sum))
         })
     })?;
-    let device_bytes = proc::device_bytes_read().zip(before).map(|(after, before)| after.saturating_sub(before));
+    let device_bytes =
+        proc::device_bytes_read().zip(before).map(|(after, before)| after.saturating_sub(before));
     let sum = spans.iter().fold(0u64, |sum, span| sum.wrapping_add(span.2));
     let elapsed = elapsed(spans.iter().map(|span| (span.0, span.1)));
     Ok(Sample { ops: plan.ops(), elapsed, checksum: Some(sum), settled: None, device_bytes })
@@ -77,7 +78,13 @@ pub fn inserts<E: Engine>(engine: &E, plan: &Plan) -> Result<Sample> {
     if count != entries {
         return Err(format!("{count} entries are there after {entries} were inserted").into());
     }
-    Ok(Sample { ops: entries, elapsed: took, checksum: Some(sum), settled: Some(settled), device_bytes: None })
+    Ok(Sample {
+        ops: entries,
+        elapsed: took,
+        checksum: Some(sum),
+        settled: Some(settled),
+        device_bytes: None,
+    })
 }
 
 /// Makes one-entry commits on all threads for the plan's time, then reads back every one that was acknowledged.
@@ -103,7 +110,9 @@ pub fn commits<E: Engine>(engine: &E, plan: &Plan, round: usize) -> Result<Sampl
             for index in (0..span.2).map(|number| plan.commit_index(round, thread, number)) {
                 let first = reader.get(&plan.data.key(index), |value| value.first().copied())?;
                 if first.flatten() != Some(plan.data.first_byte(index)) {
-                    return Err(Error::from(format!("acknowledged entry {index:#x} is not there: {first:?}")));
+                    return Err(Error::from(format!(
+                        "acknowledged entry {index:#x} is not there: {first:?}"
+                    )));
                 }
             }
         }
@@ -137,7 +146,11 @@ fn multi_gets(reader: &mut impl Reader, plan: &Plan, chosen: &[u32]) -> Result<u
             found += 1;
         })?;
     }
-    if found == chosen.len() { Ok(sum) } else { Err(format!("{found} of {} keys found", chosen.len()).into()) }
+    if found == chosen.len() {
+        Ok(sum)
+    } else {
+        Err(format!("{found} of {} keys found", chosen.len()).into())
+    }
 }
 
 fn seeks(reader: &mut impl Reader, plan: &Plan, chosen: &[u32]) -> Result<u64> {
@@ -175,6 +188,9 @@ fn on_threads<T: Send>(threads: usize, body: impl Fn(usize) -> Result<T> + Sync)
     let body = &body;
     thread::scope(|scope| {
         let handles: Vec<_> = (0..threads).map(|thread| scope.spawn(move || body(thread))).collect();
-        handles.into_iter().map(|handle| handle.join().unwrap_or_else(|_| Err("a thread panicked".into()))).collect()
+        handles
+            .into_iter()
+            .map(|handle| handle.join().unwrap_or_else(|_| Err("a thread panicked".into())))
+            .collect()
     })
 }

@@ -158,13 +158,20 @@ impl Plan {
         sizes.threads = sizes.threads.max(1);
         sizes.keys_per_call = sizes.keys_per_call.max(1);
         let entries = u32::try_from(sizes.entries).ok().filter(|&entries| entries > 0);
-        let entries = entries.ok_or_else(|| format!("{} entries: 1 to {} are possible", sizes.entries, u32::MAX))?;
+        let entries =
+            entries.ok_or_else(|| format!("{} entries: 1 to {} are possible", sizes.entries, u32::MAX))?;
         if workload == Workload::InsertRandom || workload == Workload::InsertAscending {
             sizes.threads = 1;
         }
         let data = DataSet::new(sizes.seed, workload.order(), sizes.value_len);
-        let mut plan =
-            Self { workload, data, chosen: Vec::new(), warm: Vec::new(), expected: None, sizes: sizes.clone() };
+        let mut plan = Self {
+            workload,
+            data,
+            chosen: Vec::new(),
+            warm: Vec::new(),
+            expected: None,
+            sizes: sizes.clone(),
+        };
 
         let zipf = (workload == Workload::GetZipf).then(|| Zipf::new(sizes.entries, Zipf::THETA));
         let draw = |count: u64, stream: u64| {
@@ -190,7 +197,10 @@ impl Plan {
                 plan.expected = Some(plan.expected_of_seeks(entries));
             }
             Workload::Scan | Workload::InsertRandom | Workload::InsertAscending => {
-                let one = plan.sorted(entries).into_iter().fold(0, |sum, index| fold_in_order(sum, plan.touched(index)));
+                let one = plan
+                    .sorted(entries)
+                    .into_iter()
+                    .fold(0, |sum, index| fold_in_order(sum, plan.touched(index)));
                 plan.expected = Some(one.wrapping_mul(sizes.threads as u64));
             }
             Workload::CommitDurable => {}
@@ -221,9 +231,11 @@ impl Plan {
     }
 
     fn expected_of_gets(&self, part: &[u32]) -> u64 {
-        let call = if self.workload == Workload::MultiGet { self.sizes.keys_per_call } else { part.len().max(1) };
+        let call =
+            if self.workload == Workload::MultiGet { self.sizes.keys_per_call } else { part.len().max(1) };
         let calls = part.chunks(call);
-        let terms = calls.flat_map(|keys| keys.iter().enumerate()).map(|(at, &index)| weigh(at, self.touched(index)));
+        let terms =
+            calls.flat_map(|keys| keys.iter().enumerate()).map(|(at, &index)| weigh(at, self.touched(index)));
         terms.fold(0, u64::wrapping_add)
     }
 

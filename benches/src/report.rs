@@ -25,10 +25,15 @@ pub fn outcomes(plan: &Plan, outcomes: &[Outcome], baseline: &str) -> String {
     };
     let sizes = &plan.sizes;
     let mut out = format!("### {}, {}, {}\n\n", plan.workload.name(), threads(sizes.threads), details(plan));
-    let with_settled = outcomes.iter().any(|outcome| outcome.samples.iter().any(|sample| sample.settled.is_some()));
+    let with_settled =
+        outcomes.iter().any(|outcome| outcome.samples.iter().any(|sample| sample.settled.is_some()));
     let with_device = plan.workload == Workload::LargerThanMemory;
     let unit = plan.workload.unit();
-    let _ = write!(out, "| engine | {unit}/s, median | min | max | time per {unit} | {} is, times | MiB on disk |", base.name);
+    let _ = write!(
+        out,
+        "| engine | {unit}/s, median | min | max | time per {unit} | {} is, times | MiB on disk |",
+        base.name
+    );
     if with_settled {
         let _ = write!(out, " {unit}/s until at rest |");
     }
@@ -42,16 +47,26 @@ pub fn outcomes(plan: &Plan, outcomes: &[Outcome], baseline: &str) -> String {
         let Some(rate) = outcome.rate() else { continue };
         let (median, min, max) = (number(rate.median), number(rate.min), number(rate.max));
         let _ = write!(out, "| {} | {median} | {min} | {max} | {} ", outcome.name, time(1.0 / rate.median));
-        let ratio = outcome.ratio_of(base).map_or(String::new(), |r| format!("{:.2} ({:.2} to {:.2})", r.median, r.min, r.max));
+        let ratio = outcome
+            .ratio_of(base)
+            .map_or(String::new(), |r| format!("{:.2} ({:.2} to {:.2})", r.median, r.min, r.max));
         let mib = outcome.disk_bytes.map_or(String::new(), |bytes| (bytes >> 20).to_string());
         let _ = write!(out, "| {ratio} | {mib} |");
         if with_settled {
-            let rates = outcome.samples.iter().filter_map(|sample| Some(sample.ops as f64 / sample.settled?.as_secs_f64()));
+            let rates = outcome
+                .samples
+                .iter()
+                .filter_map(|sample| Some(sample.ops as f64 / sample.settled?.as_secs_f64()));
             let _ = write!(out, " {} |", Spread::of(rates).map_or(String::new(), |rate| number(rate.median)));
         }
         if with_device {
-            let kib = outcome.samples.iter().filter_map(|s| Some(s.device_bytes? as f64 / 1024.0 / s.ops as f64));
-            let _ = write!(out, " {} |", Spread::of(kib).map_or(String::new(), |kib| format!("{:.2}", kib.median)));
+            let kib =
+                outcome.samples.iter().filter_map(|s| Some(s.device_bytes? as f64 / 1024.0 / s.ops as f64));
+            let _ = write!(
+                out,
+                " {} |",
+                Spread::of(kib).map_or(String::new(), |kib| format!("{:.2}", kib.median))
+            );
         }
         out.push('\n');
     }
@@ -64,10 +79,14 @@ fn details(plan: &Plan) -> String {
     let _ = match plan.workload {
         Workload::MultiGet => write!(text, ", {} keys a call", sizes.keys_per_call),
         Workload::SeekScan => write!(text, ", {} entries a seek", sizes.scan_len),
-        Workload::InsertRandom | Workload::InsertAscending if sizes.batch == 0 => write!(text, ", one transaction"),
+        Workload::InsertRandom | Workload::InsertAscending if sizes.batch == 0 => {
+            write!(text, ", one transaction")
+        }
         Workload::InsertRandom | Workload::InsertAscending => write!(text, ", {} a transaction", sizes.batch),
         Workload::CommitDurable => write!(text, " loaded before, {:?} a round", sizes.commit_for),
-        Workload::LargerThanMemory => write!(text, ", {} gets a round after {} to warm up", plan.ops(), sizes.warm_ops),
+        Workload::LargerThanMemory => {
+            write!(text, ", {} gets a round after {} to warm up", plan.ops(), sizes.warm_ops)
+        }
         _ => Ok(()),
     };
     text

@@ -57,7 +57,8 @@ impl Spread {
         sorted.sort_unstable_by(f64::total_cmp);
         let (&min, &max) = (sorted.first()?, sorted.last()?);
         let half = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 };
+        let median =
+            if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 };
         Some(Self { median, min, max })
     }
 }
@@ -84,11 +85,13 @@ pub fn run_rounds(contenders: &mut [Box<dyn Contender>], plan: &Plan, rounds: us
     for round in 0..rounds + warm_up {
         for turn in 0..count {
             let who = (round + turn) % count;
-            let result = contenders[who].sample(plan, round).and_then(|sample| match (plan.expected, sample.checksum) {
-                (Some(expected), Some(got)) if expected != got => {
-                    Err(format!("wrong answers: checksum {got:#x}, expected {expected:#x}").into())
+            let result = contenders[who].sample(plan, round).and_then(|sample| {
+                match (plan.expected, sample.checksum) {
+                    (Some(expected), Some(got)) if expected != got => {
+                        Err(format!("wrong answers: checksum {got:#x}, expected {expected:#x}").into())
+                    }
+                    _ => Ok(sample),
                 }
-                _ => Ok(sample),
             });
             let sample = result.map_err(|error| {
                 format!("{} in {}, round {round}: {error}", contenders[who].name(), plan.workload.name())

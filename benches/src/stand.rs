@@ -107,7 +107,9 @@ impl<E: Engine> Contender for Stand<E> {
     fn sample(&mut self, plan: &Plan, round: usize) -> Result<Sample> {
         match plan.workload.store() {
             Store::Loaded => measure::reads(self.open.as_ref().ok_or("not prepared")?, plan),
-            Store::LoadedForCommits => measure::commits(self.open.as_ref().ok_or("not prepared")?, plan, round),
+            Store::LoadedForCommits => {
+                measure::commits(self.open.as_ref().ok_or("not prepared")?, plan, round)
+            }
             Store::FreshEachRound => {
                 let dir = self.dir.join(format!("round-{round}"));
                 let engine = self.open(&dir)?;

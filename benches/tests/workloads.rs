@@ -7,8 +7,8 @@ use bedstone_benches::bedstone::Bedstone;
 use bedstone_benches::btreemap::{StdMap, StdReader};
 use bedstone_benches::data::Batch;
 use bedstone_benches::{
-    Contender, Durability, Effective, Engine, Plan, Reads, Result, Settings, Sizes, Stand, Workload, conform, report,
-    run_rounds,
+    Contender, Durability, Effective, Engine, Plan, Reads, Result, Settings, Sizes, Stand, Workload, conform,
+    report, run_rounds,
 };
 
 fn settings() -> Settings {
@@ -108,7 +108,9 @@ impl Engine for Lossy {
 #[test]
 fn lost_entries_are_noticed() {
     // Other workloads may happen not to ask for the key that is lost.
-    for workload in [Workload::Scan, Workload::InsertRandom, Workload::InsertAscending, Workload::CommitDurable] {
+    for workload in
+        [Workload::Scan, Workload::InsertRandom, Workload::InsertAscending, Workload::CommitDurable]
+    {
         assert!(run::<Lossy>(workload).is_err(), "{} did not notice", workload.name());
     }
 }

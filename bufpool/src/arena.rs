@@ -5,6 +5,7 @@
 use std::ptr::NonNull;
 
 use crate::error::{PoolError, Result};
+use crate::frame::FrameId;
 
 /// Alignment of every mapping: one huge page.
 const HUGE: usize = 2 << 20;
@@ -91,10 +92,6 @@ impl<T: Zeroed> std::ops::Deref for Array<T> {
         unsafe { std::slice::from_raw_parts(self.mapping.start.as_ptr().cast::<T>(), self.len) }
     }
 }
-
-/// Number of a frame of the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct FrameId(pub(crate) u32);
 
 /// The frames: page-sized pieces of one mapping. Who may read or write which frame when is the law of the pool
 /// (see [`crate::frame`]); the methods here only turn that right into slices.

@@ -22,7 +22,7 @@ use bedstone_io::sync::{Ordering, yield_now};
 use bedstone_io::{AlignedBuf, WriteOp};
 use parking_lot::MutexGuard;
 
-use crate::arena::FrameId;
+use crate::frame::FrameId;
 use crate::error::{PoolError, Result};
 use crate::header::PageId;
 use crate::map::{Entry, MapUpdate};

@@ -9,8 +9,7 @@
 
 use std::collections::VecDeque;
 
-use bedstone_io::sync::{AtomicU64, Ordering, fence};
-use parking_lot::Mutex;
+use bedstone_io::sync::{AtomicU64, Mutex, Ordering, fence};
 
 use crate::threads::{Slot, Slots};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bedstone_io::sync::Ordering;
 use parking_lot::Mutex;
 
-use crate::arena::FrameId;
+use crate::frame::FrameId;
 use crate::error::{PoolError, Result};
 use crate::header::PageId;
 use crate::policy::Policy;
@@ -294,7 +294,7 @@ impl Shared {
                 }
                 *wanted = false;
             }
-            if self.stopping.load(Ordering::Acquire) {
+            if self.stopping.load(Ordering::Acquire) || self.has_failed() {
                 return;
             }
             loop {

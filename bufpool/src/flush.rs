@@ -18,7 +18,7 @@ use std::sync::Arc;
 use bedstone_io::sync::Ordering;
 use bedstone_io::{AlignedBuf, WriteOp};
 
-use crate::arena::FrameId;
+use crate::frame::FrameId;
 use crate::error::{PoolError, Result};
 use crate::header::PageId;
 use crate::map::Entry;

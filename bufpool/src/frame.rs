@@ -36,6 +36,10 @@ const SPINS: u32 = if cfg!(loom) { 1 } else { 100 };
 /// 16 KiB takes a microsecond and a frame).
 const PIN_SPINS: u32 = if cfg!(loom) { 1 } else { 40 };
 
+/// Number of a frame of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct FrameId(pub(crate) u32);
+
 /// State of one frame, one cache line, outside the page.
 #[repr(align(64))]
 #[derive(Debug, Default)]

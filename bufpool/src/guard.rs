@@ -5,8 +5,7 @@ use std::ops::Deref;
 
 use bedstone_io::sync::Ordering;
 
-use crate::arena::FrameId;
-use crate::frame::Released;
+use crate::frame::{FrameId, Released};
 use crate::header::PageId;
 use crate::pool::{Access, Pool, Shared};
 use crate::table::{LOCK, Place};

@@ -18,6 +18,7 @@ mod announce;
 mod arena;
 mod check;
 mod checkpoint;
+mod checkpoint_epoch;
 mod epoch;
 mod error;
 mod evict;
@@ -38,6 +39,9 @@ mod table;
 mod threads;
 pub mod units;
 mod write;
+
+#[cfg(test)]
+mod tests;
 
 pub use announce::Announcement;
 pub use arena::prefetch;

@@ -7,7 +7,7 @@
 use bedstone_io::sync::Ordering;
 use bedstone_io::{AlignedSliceMut, ReadOp};
 
-use crate::arena::FrameId;
+use crate::frame::FrameId;
 use crate::error::{PoolError, Result};
 use crate::header::{PageId, PageKind};
 use crate::page_file::verify_image;

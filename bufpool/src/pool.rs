@@ -11,12 +11,12 @@ use crossbeam::channel::{Sender, bounded};
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use parking_lot::{Condvar, Mutex};
 
-use crate::announce::CheckpointEpoch;
-use crate::arena::{Arena, Array, FrameId};
+use crate::arena::{Arena, Array};
+use crate::checkpoint_epoch::CheckpointEpoch;
 use crate::epoch::Epochs;
 use crate::error::{PoolError, Result};
 use crate::evict::{Event, Evictor, EvictorLock};
-use crate::frame::Frame;
+use crate::frame::{Frame, FrameId};
 use crate::header::{PageHeader, PageId};
 use crate::map::{self, Entry};
 use crate::policy;
@@ -228,7 +228,7 @@ impl std::fmt::Debug for Shared {
 #[derive(Debug)]
 pub struct Pool {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Pool {
@@ -341,7 +341,7 @@ impl Pool {
             has_failed: AtomicBool::new(false),
             stats: Counters::default(),
         });
-        let mut pool = Pool { shared, threads: Vec::new() };
+        let pool = Pool { shared, threads: Mutex::default() };
         if !manual {
             pool.spawn("bedstone-writer", |shared| shared.run_writer())?;
             for _ in 0..READ_AHEAD_THREADS {
@@ -360,13 +360,13 @@ impl Pool {
         Ok(pool)
     }
 
-    fn spawn(&mut self, name: &str, work: impl FnOnce(&Shared) + Send + 'static) -> Result<()> {
+    fn spawn(&self, name: &str, work: impl FnOnce(&Shared) + Send + 'static) -> Result<()> {
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new()
             .name(name.into())
             .spawn(move || work(&shared))
             .map_err(|error| PoolError::Config(format!("cannot start a background thread: {error}")))?;
-        self.threads.push(thread);
+        self.threads.lock().push(thread);
         Ok(())
     }
 
@@ -442,21 +442,31 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
-    /// Stops the background threads. Nothing is written: durability is the log's and the checkpoints' business.
-    fn drop(&mut self) {
+impl Pool {
+    /// Stops the background threads; afterwards the pool itself writes nothing any more unless a caller makes it. May be
+    /// called twice.
+    pub fn shutdown(&self) {
+        let mut threads = self.threads.lock();
         self.shared.stopping.store(true, Ordering::Release);
         drop(self.shared.writer_wanted.lock());
         self.shared.writer_wakeup.notify_all();
         if let Some(queue) = &self.shared.read_ahead {
             for _ in 0..READ_AHEAD_THREADS {
-                // Wakes a thread that waits; one that works sees the flag when its batch is done.
-                drop(queue.send(Vec::new()));
+                // Wakes a thread that waits; one that works sees the flag when its batch is done. A full queue holds
+                // enough to wake them all.
+                drop(queue.try_send(Vec::new()));
             }
         }
-        for thread in self.threads.drain(..) {
+        for thread in threads.drain(..) {
             drop(thread.join());
         }
+    }
+}
+
+impl Drop for Pool {
+    /// As [`Pool::shutdown`]. Nothing is written: durability is the log's and the checkpoints' business.
+    fn drop(&mut self) {
+        self.shutdown();
     }
 }
 

@@ -3,7 +3,7 @@
 
 use bedstone_io::sync::Ordering;
 
-use crate::arena::FrameId;
+use crate::frame::FrameId;
 use crate::error::{PoolError, Result};
 use crate::header::PageId;
 use crate::pool::{Pool, Shared};

@@ -345,7 +345,7 @@ fn neither(file: &Path, first: &SlotFault, second: &SlotFault) -> PoolError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::MemFile;
+    use crate::testing::TestFile;
 
     fn sample() -> Superblock {
         Superblock {
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn the_newer_valid_slot_counts() {
-        let file = MemFile::with_len(1 << 20);
+        let file = TestFile::with_len(1 << 20);
         sample().write_both(&*file).unwrap();
         assert_eq!(read_both(&*file).best(file.path()).unwrap(), sample());
         assert!(read_both(&*file).faults().is_empty());
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn the_opening_number_never_falls() {
-        let file = MemFile::with_len(1 << 20);
+        let file = TestFile::with_len(1 << 20);
         Superblock { checkpoint: 8, opening: 3, ..sample() }.write_slot(&*file, 0).unwrap();
         Superblock { checkpoint: 7, opening: 4, ..sample() }.write_slot(&*file, 1).unwrap();
         let best = read_both(&*file).best(file.path()).unwrap();
@@ -425,12 +425,12 @@ mod tests {
 
     #[test]
     fn hopeless_files_have_their_own_errors() {
-        let best = |file: &MemFile| read_both(file).best(file.path()).unwrap_err();
-        let foreign = MemFile::with_len(4096);
+        let best = |file: &TestFile| read_both(&**file).best(file.path()).unwrap_err();
+        let foreign = TestFile::with_len(4096);
         assert!(matches!(best(&foreign), PoolError::NotADatabase { found: [0, ..], .. }));
-        assert!(matches!(best(&MemFile::with_len(0)), PoolError::Corrupt { .. }));
+        assert!(matches!(best(&TestFile::with_len(0)), PoolError::Corrupt { .. }));
 
-        let file = MemFile::with_len(1 << 20);
+        let file = TestFile::with_len(1 << 20);
         sample().write_both(&*file).unwrap();
         file.flip_bit(SLOT_OFFSETS[0] + 9, 0);
         file.flip_bit(SLOT_OFFSETS[1] + 4000, 0);

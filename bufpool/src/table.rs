@@ -9,7 +9,7 @@
 
 use bedstone_io::sync::{AtomicU64, Ordering};
 
-use crate::arena::FrameId;
+use crate::frame::FrameId;
 use crate::header::PageId;
 
 pub(crate) const LOCK: u64 = 1 << 63;

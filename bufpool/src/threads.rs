@@ -57,7 +57,7 @@ pub(crate) fn number() -> usize {
 pub(crate) struct Slot {
     /// Reader epoch entered, 0 when outside (see [`crate::epoch`]).
     pub(crate) reader: AtomicU64,
-    /// Checkpoint epoch announced, 0 when none (see [`crate::announce`]).
+    /// Checkpoint epoch announced, 0 when none (see [`crate::checkpoint_epoch`]).
     pub(crate) announced: AtomicU64,
     /// Pins handed to the user by this thread and not yet given back, by whichever thread.
     pub(crate) kept: AtomicU64,

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 use bedstone_io::sync::Ordering;
 
 use crate::announce::Announcement;
-use crate::arena::FrameId;
+use crate::frame::FrameId;
 use crate::header::{FORMAT_VERSION, HEADER_BYTES, PageHeader, PageId, PageKind};
 use crate::pool::{Pool, Shared};
 use crate::reserve::Reserve;

@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod btree;
 mod check;
 mod db;
 mod error;

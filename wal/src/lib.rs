@@ -16,20 +16,34 @@
 
 #![forbid(unsafe_code)]
 
+mod background;
+mod buffer;
 mod config;
+mod damage;
 mod error;
+mod group;
 mod lsn;
+mod open;
 mod reader;
 mod record;
 mod segment;
+mod shared;
+mod space;
 mod stats;
+mod stream;
+mod supply;
+mod waiter;
 mod wal;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{Background, Durability, WalConfig};
+pub use damage::{EndState, classify_end};
 pub use error::WalError;
 pub use lsn::Lsn;
-pub use reader::{EndReason, EndState, LogEnd, LogReader, Record, classify_end};
+pub use reader::{EndReason, LogEnd, LogReader, Record};
 pub use record::{MAX_PAYLOAD, RECORD_HEADER_BYTES, record_bytes};
-pub use segment::{SEGMENT_HEADER_BYTES, SegmentInfo};
+pub use segment::{SEGMENT_HEADER_BYTES, SEGMENT_MAGIC, SegmentInfo, WAL_FORMAT_VERSION};
 pub use stats::{GROUP_CLASSES, WalStats};
 pub use wal::{Appended, SpaceCredit, Wal};

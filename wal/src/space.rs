@@ -92,13 +92,13 @@ pub(crate) fn make_segment(
             (path.clone(), fill_new(disk, &path, file_len, &header))
         }
     };
-    if let Err(error) = filled {
+    let path = segment_path(&cfg.dir, start);
+    let named = filled.and_then(|()| Ok(disk.rename(&from, &path)?));
+    if let Err(error) = named {
         // The file is worth nothing; that it may stay until the next opening is no reason for another error.
         let _ = disk.remove(&from);
         return Err(error);
     }
-    let path = segment_path(&cfg.dir, start);
-    disk.rename(&from, &path)?;
     disk.sync_dir(&cfg.dir).map_err(NotMade::SyncFailed)?;
     Ok(Segment::open(disk, path, start, cfg.segment_bytes, cfg.syncs_in_flight)?)
 }

@@ -5,12 +5,12 @@ use bedstone_benches::{Durability, Engine, Reads, Settings};
 use tempfile::TempDir;
 
 /// Whether each benchmark is to run just once, to see that it works (`cargo bench -- --test`).
-pub fn is_smoke_test() -> bool {
+pub(crate) fn is_smoke_test() -> bool {
     std::env::args().any(|argument| argument == "--test")
 }
 
 /// Settings for data that fits into the pool.
-pub fn settings(durability: Durability) -> Settings {
+pub(crate) fn settings(durability: Durability) -> Settings {
     Settings {
         durability,
         reads: Reads::PerCall,
@@ -23,10 +23,13 @@ pub fn settings(durability: Durability) -> Settings {
 }
 
 /// A new store in a directory of its own: under the target directory, because the system's temporary directory is
-/// often in memory.
-pub fn open(durability: Durability) -> (TempDir, Bedstone) {
+/// often in memory. The store is dropped before its directory when both are dropped as one.
+pub(crate) fn open(durability: Durability) -> (Bedstone, TempDir) {
     let parent = env!("CARGO_TARGET_TMPDIR");
-    let dir = tempfile::Builder::new().prefix("bedstone-bench-").tempdir_in(parent).expect("a directory for the store");
+    let dir = tempfile::Builder::new()
+        .prefix("bedstone-bench-")
+        .tempdir_in(parent)
+        .expect("a directory for the store");
     let engine = Bedstone::open(dir.path(), &settings(durability)).expect("the store opens");
-    (dir, engine)
+    (engine, dir)
 }

@@ -37,7 +37,11 @@ pub struct Args {
     /// Engines, separated by commas. "-per-call" after lmdb, redb, canopydb or sqlite makes it begin a read
     /// transaction for each call instead of holding one; "sled-flush-only" leaves
     /// out the fdatasync that sled itself does not do; "btreemap" is the standard library's map
-    #[arg(long, value_delimiter = ',', default_value = "bedstone,lmdb,redb,canopydb,rocksdb,fjall,sled,sqlite")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "bedstone,lmdb,redb,canopydb,rocksdb,fjall,sled,sqlite"
+    )]
     pub engines: Vec<String>,
 
     /// Engine that the others are compared with; the first one if it does not take part

@@ -10,7 +10,9 @@ mod system;
 use std::path::Path;
 use std::process::ExitCode;
 
-use bedstone_benches::{Contender, Durability, Plan, Reads, Result, Settings, Sizes, Store, Workload, report, run_rounds};
+use bedstone_benches::{
+    Contender, Durability, Plan, Reads, Result, Settings, Sizes, Store, Workload, report, run_rounds,
+};
 use clap::Parser;
 
 use cli::Args;

@@ -95,7 +95,11 @@ impl RawReads {
         if block == 0 || !block.is_multiple_of(ALIGN) {
             return Err(format!("a raw read of {block} bytes: not a multiple of {ALIGN}").into());
         }
-        Ok(Self { dir: dir.to_path_buf(), block, name: format!("bare O_DIRECT pread of {} KiB", block >> 10) })
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            block,
+            name: format!("bare O_DIRECT pread of {} KiB", block >> 10),
+        })
     }
 
     fn largest_file(&self) -> Result<PathBuf> {
@@ -145,13 +149,16 @@ impl Contender for RawReads {
             let (file, raw) = (&file, &*self);
             let read = move |thread| raw.read_blocks(file, blocks, each, ((round as u64) << 32) | thread);
             let handles: Vec<_> = (0..threads).map(|thread| scope.spawn(move || read(thread))).collect();
-            let joined = handles.into_iter().map(|handle| handle.join().unwrap_or_else(|_| Err("a thread panicked".into())));
+            let joined = handles
+                .into_iter()
+                .map(|handle| handle.join().unwrap_or_else(|_| Err("a thread panicked".into())));
             joined.collect::<Result<Vec<_>>>()
         })?;
         let begin = spans.iter().map(|span| span.0).min();
         let end = spans.iter().map(|span| span.1).max();
         let elapsed = begin.zip(end).map_or(Duration::ZERO, |(begin, end)| end - begin);
-        let device_bytes = device_bytes_read().zip(before).map(|(after, before)| after.saturating_sub(before));
+        let device_bytes =
+            device_bytes_read().zip(before).map(|(after, before)| after.saturating_sub(before));
         Ok(Sample { ops: each * threads, elapsed, checksum: None, settled: None, device_bytes })
     }
 

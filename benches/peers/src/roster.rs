@@ -19,7 +19,13 @@ use crate::raw::{RawReads, RawSyncs};
 const PER_CALL: &str = "-per-call";
 
 /// The engines of these names and, where one belongs to the workload, the bare disk, with all files under `dir`.
-pub fn contenders(names: &[String], dir: &Path, settings: &Settings, store: Store, args: &Args) -> Result<Vec<Boxed>> {
+pub fn contenders(
+    names: &[String],
+    dir: &Path,
+    settings: &Settings,
+    store: Store,
+    args: &Args,
+) -> Result<Vec<Boxed>> {
     let mut all = Vec::new();
     for name in names {
         if name == StdMap::NAME && store == Store::ReopenedEachRound {
@@ -69,7 +75,8 @@ fn stand<E: Engine>(reads: Reads, dir: &Path, settings: Settings) -> Boxed {
 pub fn versions(names: &[String]) -> Result<String> {
     let lock = include_str!("../Cargo.lock");
     let mut out = String::from("Versions:");
-    let mut engines: Vec<&str> = names.iter().map(|name| name.strip_suffix(PER_CALL).unwrap_or(name)).collect();
+    let mut engines: Vec<&str> =
+        names.iter().map(|name| name.strip_suffix(PER_CALL).unwrap_or(name)).collect();
     engines.dedup();
     for engine in engines {
         let package = match engine {

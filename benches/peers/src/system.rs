@@ -10,7 +10,8 @@ use crate::cli::Args;
 /// The machine, the file system under `dir`, and the command that was given.
 pub fn describe(dir: &Path, args: &Args) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let memory = machine_memory().map_or("memory unknown".into(), |bytes| format!("{} MiB of memory", bytes >> 20));
+    let memory =
+        machine_memory().map_or("memory unknown".into(), |bytes| format!("{} MiB of memory", bytes >> 20));
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let limit = match memory_limit() {
         Some(bytes) => format!("limited to {} MiB", bytes >> 20),

@@ -1,15 +1,15 @@
 //! Aligned memory as types: a plain slice cannot reach a direct file.
 //!
-//! Some file systems (btrfs, tmpfs) accept misaligned direct I/O and quietly go through the page cache, others (ext4,
-//! XFS) refuse it with EINVAL. With alignment in the type the mistake does not compile anywhere, and it is found
-//! on the developer's tmpfs as well as on the user's ext4.
+//! Some file systems (btrfs, tmpfs) accept misaligned direct I/O and quietly go through the page cache,
+//! others (ext4, XFS) refuse it with EINVAL. With alignment in the type the mistake does not compile
+//! anywhere, and it is found on the developer's tmpfs as well as on the user's ext4.
 
 use std::ops::{Deref, DerefMut, Range};
 
 pub use crate::heap::AlignedBuf;
 
-/// Alignment, in bytes, of every buffer, file offset and length of direct I/O. Satisfies every file system seen
-/// (512 on most, 4096 on disks with 4 KiB sectors).
+/// Alignment, in bytes, of every buffer, file offset and length of direct I/O. Satisfies every file system
+/// seen (512 on most, 4096 on disks with 4 KiB sectors).
 pub const ALIGN: usize = 4096;
 
 /// Borrowed bytes that may go to a direct file: address and length are multiples of [`ALIGN`].
@@ -220,7 +220,6 @@ mod tests {
         let mut whole = buf.as_aligned_mut();
         let (mut left, right) = whole.split_at_mut(ALIGN);
         left.copy_from_slice(&right[2 * ALIGN..]);
-        drop((left, right));
         assert_eq!(whole.as_aligned()[0], 3);
         assert_eq!(whole.slice(0..ALIGN).len(), ALIGN);
     }

@@ -1,5 +1,5 @@
-//! Memory from the allocator at a chosen alignment. This module exists because `Vec<u8>` promises no alignment
-//! beyond one byte; all `unsafe` needed to own such memory is in here.
+//! Memory from the allocator at a chosen alignment. This module exists because `Vec<u8>` promises no
+//! alignment beyond one byte; all `unsafe` needed to own such memory is in here.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
@@ -15,8 +15,8 @@ pub struct AlignedBuf {
     len: usize,
 }
 
-// SAFETY: the buffer owns its memory alone and hands it out only under the borrow rules of `&self` and `&mut self`,
-// as a `Vec<u8>` does.
+// SAFETY: the buffer owns its memory alone and hands it out only under the borrow rules of `&self` and `&mut
+// self`, as a `Vec<u8>` does.
 unsafe impl Send for AlignedBuf {}
 // SAFETY: through `&AlignedBuf` the bytes can only be read.
 unsafe impl Sync for AlignedBuf {}

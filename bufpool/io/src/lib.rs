@@ -1,10 +1,10 @@
 //! The one door to the medium. Every byte that Bedstone puts on a disk or reads from one passes through the
-//! traits of this crate: [`Disk`] (names, directories, locks), [`DirectFile`] (data pages, past the page cache)
-//! and [`LogFile`] (appends through the page cache, made durable by `fdatasync`).
+//! traits of this crate: [`Disk`] (names, directories, locks), [`DirectFile`] (data pages, past the page
+//! cache) and [`LogFile`] (appends through the page cache, made durable by `fdatasync`).
 //!
-//! Implementations: the [`real`] disk, which sends batches through io_uring or, where that is not to be had, through
-//! plain system calls spread over threads, and a simulated disk (`sim`, behind the feature of the same name) that
-//! loses, tears, reorders and fails on demand.
+//! Implementations: the [`real`] disk, which sends batches through io_uring or, where that is not to be had,
+//! through plain system calls spread over threads, and a simulated disk (`sim`, behind the feature of the
+//! same name) that loses, tears, reorders and fails on demand.
 //!
 //! Admission rule: only what both the log and the page store need to put bytes on a medium lives here.
 #![deny(missing_docs)]

@@ -1,11 +1,11 @@
-//! Adverse conditions that a test can bring upon its own process. They cannot be taken back: use them in a child
-//! process that the test starts for the purpose.
+//! Adverse conditions that a test can bring upon its own process. They cannot be taken back: use them in a
+//! child process that the test starts for the purpose.
 
 use std::io;
 
-/// Makes the three system calls of io_uring fail with `errno` (`libc::EPERM` as container runtimes do, `libc::ENOSYS` as a
-/// kernel without io_uring does) in all threads of this process and in what it starts. Rings that exist already can
-/// no longer be entered. Needs no privilege.
+/// Makes the three system calls of io_uring fail with `errno` (`libc::EPERM` as container runtimes do,
+/// `libc::ENOSYS` as a kernel without io_uring does) in all threads of this process and in what it starts.
+/// Rings that exist already can no longer be entered. Needs no privilege.
 ///
 /// # Errors
 /// If the kernel has no seccomp filters, or if a thread has a filter of its own that others do not share.
@@ -13,8 +13,8 @@ pub fn deny_io_uring(errno: i32) -> io::Result<()> {
     raw::deny_io_uring(errno)
 }
 
-/// Limits the length of files that this process may make (RLIMIT_FSIZE), in bytes, and has writes beyond it answered by
-/// EFBIG: the signal SIGXFSZ, which would end the process, is ignored from now on.
+/// Limits the length of files that this process may make (RLIMIT_FSIZE), in bytes, and has writes beyond it
+/// answered by EFBIG: the signal SIGXFSZ, which would end the process, is ignored from now on.
 ///
 /// # Errors
 /// If the limit is above one that was set before.

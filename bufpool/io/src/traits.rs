@@ -69,8 +69,12 @@ pub struct WriteOp<'a> {
     pub result: Result<(), IoError>,
 }
 
-/// A file whose bytes travel between the medium and the caller's aligned memory, past the page cache. A write that
-/// returned is *not* durable until [`DirectFile::sync_data`] has returned after it.
+/// A file whose bytes travel between the medium and the caller's aligned memory, past the page cache. A write
+/// that returned is *not* durable until [`DirectFile::sync_data`] has returned after it.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "the length is asked of the system and may fail; nobody asks for emptiness"
+)]
 pub trait DirectFile: Send + Sync + Debug {
     /// The name it was opened under, for messages.
     fn path(&self) -> &Path;
@@ -94,12 +98,16 @@ pub trait DirectFile: Send + Sync + Debug {
     fn allocate(&self, len: u64) -> Result<(), IoError>;
     /// Shortens the file to `len` bytes.
     fn truncate(&self, len: u64) -> Result<(), IoError>;
-    /// How many 4 KiB pages of the file the operating system caches (cachestat, else mincore); `None` where it
-    /// cannot be asked.
+    /// How many 4 KiB pages of the file the operating system caches (cachestat, else mincore); `None` where
+    /// it cannot be asked.
     fn cached_pages(&self) -> Option<u64>;
 }
 
 /// A file written through the page cache: log segments and small metadata files.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "the length is asked of the system and may fail; nobody asks for emptiness"
+)]
 pub trait LogFile: Send + Sync + Debug {
     /// The name it was opened under, for messages.
     fn path(&self) -> &Path;
@@ -114,8 +122,8 @@ pub trait LogFile: Send + Sync + Debug {
     fn sync_all(&self) -> Result<(), IoError>;
     /// Length in bytes.
     fn len(&self) -> Result<u64, IoError>;
-    /// Grows the file to `len` bytes by writing zeros from its present end (so that later writes neither meet a
-    /// full disk nor touch metadata). Not durable before a sync. On error the file may be partly grown.
+    /// Grows the file to `len` bytes by writing zeros from its present end (so that later writes neither meet
+    /// a full disk nor touch metadata). Not durable before a sync. On error the file may be partly grown.
     fn allocate_zeroed(&self, len: u64) -> Result<(), IoError>;
     /// As [`DirectFile::cached_pages`].
     fn cached_pages(&self) -> Option<u64>;
@@ -130,8 +138,9 @@ pub trait Disk: Send + Sync + Debug {
     fn open_direct(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn DirectFile>, IoError>;
     /// Opens a file for buffered I/O. `CreateNew` fails with `AlreadyExists` if it exists.
     fn open_log(&self, path: &Path, mode: OpenMode) -> Result<Arc<dyn LogFile>, IoError>;
-    /// Takes the lock file at `path` (made if absent) for this process; an error whose `is_locked` holds, with
-    /// the holder's process id in its message, if another one has it. The holder writes its process id into it.
+    /// Takes the lock file at `path` (made if absent) for this process; an error whose `is_locked` holds,
+    /// with the holder's process id in its message, if another one has it. The holder writes its process id
+    /// into it.
     fn lock(&self, path: &Path) -> Result<Box<dyn LockFile>, IoError>;
     /// Creates a directory and its missing parents.
     fn create_dir_all(&self, path: &Path) -> Result<(), IoError>;

@@ -17,6 +17,9 @@ pub(super) enum Target<'k> {
     Before(&'k [u8]),
     /// The greatest key.
     Last,
+    /// The last child of every node, whatever the fences say: in a tree that is being taken down from its right end they no
+    /// longer reach to the end of all keys.
+    Outermost,
 }
 
 /// A node found: its word, and its parent as it was read on the way. Before anything is believed about a leaf, it is pinned or
@@ -89,6 +92,7 @@ fn choose(node: Inner<'_>, target: Target<'_>) -> Option<usize> {
             Some(slot)
         }
         Target::First => Some(0),
+        Target::Outermost => Some(node.count()),
         Target::Last => node.upper().is_none().then(|| node.count()),
         Target::Before(bound) => {
             let slot = node.search_below(bound);

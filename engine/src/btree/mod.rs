@@ -94,7 +94,7 @@ mod walk;
 mod write;
 
 pub(crate) use apply::Op;
-pub(crate) use cursor::Scan;
+pub(crate) use cursor::{Entry, Scan};
 pub(crate) use node::{Limits, MAX_VALUE_BYTES, OverflowRef, limits};
 pub(crate) use overflow::{BuildGate, BuildPass, Closed, PreparedOverflow, SourceError, UNPUBLISHED_PAGES};
 pub(crate) use overflow_read::OverflowReader;

@@ -105,7 +105,9 @@ impl Engine for Canopydb {
                 Durability::Relaxed => "log written, not synced".into(),
             },
             cache: format!("{} MiB, and the page cache below", self.settings.cache_bytes >> 20),
-            other: format!("single puts in concurrent (optimistic) transactions, page checksums off, {reads}"),
+            other: format!(
+                "single puts in concurrent (optimistic) transactions, page checksums off, {reads}"
+            ),
         })
     }
 

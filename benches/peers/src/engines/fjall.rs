@@ -35,7 +35,8 @@ impl Engine for Fjall {
 
     fn open(dir: &Path, settings: &Settings) -> Result<Self> {
         let db = Database::builder(dir).cache_size(settings.cache_bytes as u64).worker_threads(2).open()?;
-        let keyspace = db.keyspace("bench", || KeyspaceCreateOptions::default().expect_point_read_hits(false))?;
+        let keyspace =
+            db.keyspace("bench", || KeyspaceCreateOptions::default().expect_point_read_hits(false))?;
         Ok(Self { db, keyspace, settings: settings.clone() })
     }
 

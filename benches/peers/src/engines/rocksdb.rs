@@ -4,8 +4,8 @@ use std::path::Path;
 
 use bedstone_benches::{Batch, Durability, Effective, Engine, Error, Reader, Result, Settings};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Options, ReadOptions, WaitForCompactOptions,
-    WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, Options, ReadOptions,
+    WaitForCompactOptions, WriteBatch, WriteOptions,
 };
 
 /// The column family that every RocksDB store has.
@@ -63,7 +63,7 @@ impl Engine for Rocksdb {
         for (key, value) in batch.iter() {
             writes.put(key, value);
         }
-        Ok(self.db.write_opt(&writes, &self.write_options())?)
+        Ok(self.db.write_opt(writes, &self.write_options())?)
     }
 
     fn delete(&self, key: &[u8]) -> Result<()> {

@@ -62,7 +62,10 @@ impl Engine for Sqlite {
     fn open(dir: &Path, settings: &Settings) -> Result<Self> {
         let path = dir.join("bench.sqlite");
         let connection = Self::connect(&path, settings, Self::writer_kib(settings))?;
-        connection.execute("CREATE TABLE IF NOT EXISTS bench (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID", [])?;
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS bench (k BLOB PRIMARY KEY, v BLOB NOT NULL) WITHOUT ROWID",
+            [],
+        )?;
         Ok(Self { path, writer: Mutex::new(connection), idle: Mutex::default(), settings: settings.clone() })
     }
 

@@ -1,8 +1,8 @@
-//! Helper threads that carry out a batch together with the thread that asked for it. They are kept alive between
-//! batches, because making a thread costs as much as a read.
+//! Helper threads that carry out a batch together with the thread that asked for it. They are kept alive
+//! between batches, because making a thread costs as much as a read.
 //!
-//! Work is borrowed from the caller's stack, so this module must take its lifetime away: [`Crew::run`] ends, also by a
-//! panic, only after the last helper has let go of it.
+//! Work is borrowed from the caller's stack, so this module must take its lifetime away: [`Crew::run`] ends,
+//! also by a panic, only after the last helper has let go of it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Helpers at most, of all batches together. Measured with 16 KiB direct reads: 32 threads in `pread` reach 40,900 reads
-/// a second, at or above 32 rings; more threads than the device has queue depth only wait.
+/// Helpers at most, of all batches together. Measured with 16 KiB direct reads: 32 threads in `pread` reach
+/// 40,900 reads a second, at or above 32 rings; more threads than the device has queue depth only wait.
 const MAX_HELPERS: usize = 31;
 
 /// A helper without work leaves after so long.
@@ -66,8 +66,8 @@ impl std::fmt::Debug for Work {
     }
 }
 
-// SAFETY: what is pointed to is `Sync`, so it may be called from any thread; that it still lives when it is called is
-// argued at the call.
+// SAFETY: what is pointed to is `Sync`, so it may be called from any thread; that it still lives when it is
+// called is argued at the call.
 unsafe impl Send for Work {}
 
 impl Crew {
@@ -75,9 +75,9 @@ impl Crew {
         Self { shared: Arc::default(), process: std::process::id() }
     }
 
-    /// Calls `work` on this thread and, at the same time, on up to `helpers` others (none if no thread is to be had, or
-    /// in a forked child). Returns when every call has returned. `work` must therefore share out its parts itself
-    /// and be complete when one call of it returns.
+    /// Calls `work` on this thread and, at the same time, on up to `helpers` others (none if no thread is to
+    /// be had, or in a forked child). Returns when every call has returned. `work` must therefore share out
+    /// its parts itself and be complete when one call of it returns.
     ///
     /// # Panics
     /// If a call panicked.
@@ -86,8 +86,9 @@ impl Crew {
             return work();
         }
         let work_pointer: *const (dyn Fn() + Sync + '_) = work;
-        // SAFETY: only the lifetime in the type changes. `Release` below is dropped before this function ends in any
-        // way; it takes the task out, so that no helper can begin, and waits for those that have begun.
+        // SAFETY: only the lifetime in the type changes. `Release` below is dropped before this function ends
+        // in any way; it takes the task out, so that no helper can begin, and waits for those that have
+        // begun.
         let erased = Work(unsafe {
             std::mem::transmute::<*const (dyn Fn() + Sync + '_), *const (dyn Fn() + Sync + 'static)>(
                 work_pointer,
@@ -174,8 +175,8 @@ impl Shared {
                 task.active += 1;
                 let (id, work) = (task.id, task.work);
                 drop(state);
-                // SAFETY: the task was in the list with a place left, so its `run` has not ended, and it cannot end
-                // before `active`, raised under the same lock, is lowered again below.
+                // SAFETY: the task was in the list with a place left, so its `run` has not ended, and it
+                // cannot end before `active`, raised under the same lock, is lowered again below.
                 let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (*work.0)() }));
                 state = self.state.lock();
                 let task = state.tasks.iter_mut().find(|task| task.id == id);

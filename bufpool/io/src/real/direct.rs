@@ -52,8 +52,8 @@ impl RealDirect {
         transfer.into_result().map_err(|source| self.error(op, source).at(offset, len as u64))
     }
 
-    /// Carries out all transfers: those of a batch through this thread's ring, what that cannot do through the helper
-    /// threads. A single one goes by `pread` or `pwrite`, which is as fast as a ring at depth one.
+    /// Carries out all transfers: those of a batch through this thread's ring, what that cannot do through
+    /// the helper threads. A single one goes by `pread` or `pwrite`, which is as fast as a ring at depth one.
     fn run_all(&self, transfers: &mut [Transfer<'_>]) {
         if transfers.len() > 1 && !self.ring_refused && self.engine.uses_uring() {
             match ring::run(self.file.as_fd(), transfers) {
@@ -175,8 +175,8 @@ impl DirectFile for RealDirect {
 }
 
 impl RealDirect {
-    /// Reads the beginning of the file, to see whether direct reads work on it. A file that is shorter, or one that the
-    /// medium cannot read, has not refused.
+    /// Reads the beginning of the file, to see whether direct reads work on it. A file that is shorter, or
+    /// one that the medium cannot read, has not refused.
     pub(super) fn try_read(&self) -> io::Result<()> {
         let mut block = AlignedBuf::zeroed(ALIGN);
         match read_exact_at(&self.file, &mut block, 0, self.granule) {

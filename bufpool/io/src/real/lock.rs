@@ -1,5 +1,5 @@
-//! The lock file: `flock(2)` on a file that says who holds it. The kernel gives the lock back when the holder dies, so
-//! a file left behind locks nobody out.
+//! The lock file: `flock(2)` on a file that says who holds it. The kernel gives the lock back when the holder
+//! dies, so a file left behind locks nobody out.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
@@ -22,7 +22,8 @@ impl LockFile for RealLock {}
 impl Drop for RealLock {
     fn drop(&mut self) {
         if self.process == std::process::id() {
-            // The file keeps its name: to remove it would let two processes hold locks on two files of one name.
+            // The file keeps its name: to remove it would let two processes hold locks on two files of one
+            // name.
             let _ = self.file.set_len(0);
             let _ = self.file.unlock();
         }
@@ -41,8 +42,8 @@ pub(super) fn lock(path: &Path) -> Result<Box<dyn LockFile>, IoError> {
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(TryLockError::Error(error)) => return Err(fail(error)),
         }
-        // Somebody may have removed or replaced the file between our opening and locking it; a lock on a file that no
-        // longer has the name excludes nobody.
+        // Somebody may have removed or replaced the file between our opening and locking it; a lock on a file
+        // that no longer has the name excludes nobody.
         let ours = file.metadata().map_err(fail)?;
         match std::fs::metadata(path) {
             Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {}
@@ -51,8 +52,12 @@ pub(super) fn lock(path: &Path) -> Result<Box<dyn LockFile>, IoError> {
             Err(error) => return Err(fail(error)),
         }
         let process = std::process::id();
-        file.set_len(0).map_err(fail)?;
-        file.write_all(format!("{process}\n").as_bytes()).map_err(fail)?;
+        // The lock holds whether or not its holder can be named: a full disk must not keep anybody from
+        // opening. The old text is written over before it is cut off, because that needs no new block.
+        let text = format!("{process}\n");
+        if let Err(error) = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64)) {
+            tracing::debug!(path = %path.display(), %error, "the lock file does not name its holder");
+        }
         return Ok(Box::new(RealLock { file, process }));
     }
 }

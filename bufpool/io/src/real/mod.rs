@@ -1,29 +1,31 @@
 //! The real disk.
 //!
-//! Data files are opened with O_DIRECT, so that nothing is cached both by the pool and by the kernel: 312 MB of pool
-//! cost 313 MB of memory, against 625 MB buffered. Batches of reads and writes go through io_uring, one ring per
-//! thread, or through `pread` and `pwrite` spread over helper threads. The second way is a full citizen: from eight
-//! threads on it was level with rings in every measurement, and containers whose seccomp profile forbids io_uring
-//! have nothing else. A single operation always goes by `pread` or `pwrite`, because a ring gains nothing at depth one
-//! (42 against 43 us for 4 KiB); at depth 32 it gains a factor of five.
+//! Data files are opened with O_DIRECT, so that nothing is cached both by the pool and by the kernel: 312 MB
+//! of pool cost 313 MB of memory, against 625 MB buffered. Batches of reads and writes go through io_uring,
+//! one ring per thread, or through `pread` and `pwrite` spread over helper threads. The second way is a full
+//! citizen: from eight threads on it was level with rings in every measurement, and containers whose seccomp
+//! profile forbids io_uring have nothing else. A single operation always goes by `pread` or `pwrite`, because
+//! a ring gains nothing at depth one (42 against 43 us for 4 KiB); at depth 32 it gains a factor of five.
 //!
-//! Log files go through the page cache, where a small append costs 2 us, and are made durable by `fdatasync`. Zeros are
-//! written once when a segment is made: a file that grows costs a journal write per commit on ext4 and a second flush
-//! per commit on XFS.
+//! Log files go through the page cache, where a small append costs 2 us, and are made durable by `fdatasync`.
+//! Zeros are written once when a segment is made: a file that grows costs a journal write per commit on ext4
+//! and a second flush per commit on XFS.
 //!
-//! **A direct write that has returned is not durable**: 200 of them caused no flush of the drive's cache. `sync_data` is
-//! what makes it so. It is never repeated after an error, not even after EINTR, because the kernel reports a failed
-//! write-back only once.
+//! **A direct write that has returned is not durable**: 200 of them caused no flush of the drive's cache.
+//! `sync_data` is what makes it so. It is never repeated after an error, not even after EINTR, because the
+//! kernel reports a failed write-back only once.
 //!
-//! **What is used is probed**, by writing and reading, when the first file of a directory is opened, and io_uring
-//! already at [`RealDisk::new`]; [`Disk::report`] tells the outcome and its reason. When io_uring is forbidden later (a
-//! seccomp filter installed after the start) batches go by `pread` from then on, and the report says so.
+//! **What is used is probed**, by writing and reading, when the first file of a directory is opened, and
+//! io_uring already at [`RealDisk::new`]; [`Disk::report`] tells the outcome and its reason. When io_uring is
+//! forbidden later (a seccomp filter installed after the start) batches go by `pread` from then on, and the
+//! report says so.
 //!
-//! Linux 5.11 to 5.15.2 can lose the wake-up of a write through io_uring, so that it never completes (MariaDB's bug
-//! MDEV-26674); [`IoChoice::Auto`] does not use io_uring there, [`IoChoice::Uring`] does.
+//! Linux 5.11 to 5.15.2 can lose the wake-up of a write through io_uring, so that it never completes
+//! (MariaDB's bug MDEV-26674); [`IoChoice::Auto`] does not use io_uring there, [`IoChoice::Uring`] does.
 //!
-//! **Limits on the file size** (RLIMIT_FSIZE): `allocate` and `allocate_zeroed` answer EFBIG before they exceed it. A
-//! plain write beyond it raises SIGXFSZ in the process, as every write does; so grow files before writing to them.
+//! **Limits on the file size** (RLIMIT_FSIZE): `allocate` and `allocate_zeroed` answer EFBIG before they
+//! exceed it. A plain write beyond it raises SIGXFSZ in the process, as every write does; so grow files
+//! before writing to them.
 
 mod crew;
 mod direct;
@@ -88,8 +90,8 @@ pub enum SetupError {
 }
 
 impl IoChoice {
-    /// The choice that the environment variable `BEDSTONE_IO` names: `auto`, `uring` or `pread`; `Auto` if it is not set
-    /// or empty.
+    /// The choice that the environment variable `BEDSTONE_IO` names: `auto`, `uring` or `pread`; `Auto` if it
+    /// is not set or empty.
     pub fn from_env() -> Result<Self, SetupError> {
         match std::env::var_os("BEDSTONE_IO") {
             None => Ok(Self::Auto),
@@ -162,8 +164,8 @@ pub struct RealDisk {
 }
 
 impl RealDisk {
-    /// The disk, with batches going the way of `choice`. Where O_DIRECT does not work, opening a data file is an error
-    /// (`is_direct_refused` holds), or goes through the page cache if `allow_buffered`.
+    /// The disk, with batches going the way of `choice`. Where O_DIRECT does not work, opening a data file is
+    /// an error (`is_direct_refused` holds), or goes through the page cache if `allow_buffered`.
     ///
     /// # Errors
     /// [`SetupError::NoUring`] if `choice` is [`IoChoice::Uring`] and a read through a ring fails.
@@ -209,8 +211,8 @@ impl RealDisk {
                 .map_err(|error| refuse(format!("a direct read of the file failed: {error}")))?;
             Ok(direct)
         });
-        // A refused file may have been made all the same, by this call, since the mode demands that it was not there. It
-        // is taken back, so that the name is free for a buffered file.
+        // A refused file may have been made all the same, by this call, since the mode demands that it was
+        // not there. It is taken back, so that the name is free for a buffered file.
         if mode == OpenMode::CreateNew && matches!(tried, Err(Refusal::Direct(_))) {
             let _ = std::fs::remove_file(path);
         }
@@ -277,14 +279,14 @@ fn probe_uring() -> io::Result<()> {
     ring::probe(file.as_fd(), &expected, &mut memory)
 }
 
-/// Linux 5.11 to 5.15.2, by the release that the kernel gives itself. Distributions that have mended an older release
-/// cannot be told apart by it.
+/// Linux 5.11 to 5.15.2, by the release that the kernel gives itself. Distributions that have mended an older
+/// release cannot be told apart by it.
 fn writes_may_hang(release: &str) -> bool {
     let mut numbers =
         release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     let mut next = || numbers.next().unwrap_or(0);
     let version = (next(), next(), next());
-    (5, 11, 0) <= version && version <= (5, 15, 2)
+    ((5, 11, 0)..=(5, 15, 2)).contains(&version)
 }
 
 /// Opens a file with additional flags.

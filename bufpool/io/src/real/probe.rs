@@ -1,6 +1,6 @@
-//! What direct I/O does in a directory, found out by doing it. Opening with O_DIRECT proves nothing: overlayfs and some
-//! FUSE file systems accept the flag and fail at the first read or write, tmpfs and btrfs accept it and go through
-//! the page cache all the same.
+//! What direct I/O does in a directory, found out by doing it. Opening with O_DIRECT proves nothing:
+//! overlayfs and some FUSE file systems accept the flag and fail at the first read or write, tmpfs and btrfs
+//! accept it and go through the page cache all the same.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -138,8 +138,8 @@ fn nameless_file(dir: &Path) -> io::Result<File> {
     let path =
         dir.join(format!(".bedstone-probe-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let file = options.create_new(true).custom_flags(libc::O_DIRECT).open(&path);
-    // Some file systems create the file and then refuse to open it directly, so it is removed either way, except
-    // where it was somebody else's.
+    // Some file systems create the file and then refuse to open it directly, so it is removed either way,
+    // except where it was somebody else's.
     if file.as_ref().map_or_else(|error| error.kind() != io::ErrorKind::AlreadyExists, |_| true) {
         let _ = std::fs::remove_file(&path);
     }

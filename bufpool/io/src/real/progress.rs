@@ -1,6 +1,6 @@
-//! How far one read or write has got, and what each answer of the kernel means for it. No system call is made here:
-//! io_uring completions and return values of `pread`/`pwrite` go through the same rules, and every rule can be
-//! tested without a disk that misbehaves.
+//! How far one read or write has got, and what each answer of the kernel means for it. No system call is made
+//! here: io_uring completions and return values of `pread`/`pwrite` go through the same rules, and every rule
+//! can be tested without a disk that misbehaves.
 
 use std::io;
 
@@ -46,8 +46,8 @@ pub(super) struct Progress {
     offset: u64,
     len: usize,
     done: usize,
-    /// Requests begin at multiples of this many bytes, because direct I/O takes no others. After an answer that ends
-    /// in between, the last piece is moved once more.
+    /// Requests begin at multiples of this many bytes, because direct I/O takes no others. After an answer
+    /// that ends in between, the last piece is moved once more.
     granule: usize,
     retries: u32,
 }

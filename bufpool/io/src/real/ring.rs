@@ -1,12 +1,13 @@
 //! Batches through io_uring: one ring per thread, made when the thread first needs it.
 //!
 //! A ring of its own for every thread needs no lock and lets the kernel leave out its own (SINGLE_ISSUER with
-//! DEFER_TASKRUN, Linux 6.1). Measured with 16 KiB direct reads by 32 threads on two cores: 34,700 reads a second at
-//! 8.2 us of CPU each, against 17,734 at 18.5 us for one ring behind a mutex. No SQPOLL: its kernel thread costs three to
-//! five times the CPU. No IOPOLL: virtual disks take the setup and then refuse every read.
+//! DEFER_TASKRUN, Linux 6.1). Measured with 16 KiB direct reads by 32 threads on two cores: 34,700 reads a
+//! second at 8.2 us of CPU each, against 17,734 at 18.5 us for one ring behind a mutex. No SQPOLL: its kernel
+//! thread costs three to five times the CPU. No IOPOLL: virtual disks take the setup and then refuse every
+//! read.
 //!
-//! The rule of this module: [`run`] does not return, not even by a panic, while the kernel may still touch memory of a
-//! transfer. Completions are matched with transfers by tag.
+//! The rule of this module: [`run`] does not return, not even by a panic, while the kernel may still touch
+//! memory of a transfer. Completions are matched with transfers by tag.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -30,8 +31,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 
 /// IORING_ENTER_GETEVENTS of `io_uring_enter(2)`.
 const ENTER_GETEVENTS: u32 = 1;
 
-/// Why a batch, or its rest, has to go another way. Transfers that already ended keep their results; the others
-/// have not begun or have been answered in part.
+/// Why a batch, or its rest, has to go another way. Transfers that already ended keep their results; the
+/// others have not begun or have been answered in part.
 #[derive(Debug)]
 pub(super) enum Loss {
     /// io_uring is forbidden or absent and will stay so (EPERM, EACCES, ENOSYS).
@@ -60,8 +61,9 @@ struct Slot {
 }
 
 impl Slot {
-    /// A ring of a parent process is not this process's: its memory was not inherited (MADV_DONTFORK), its addresses
-    /// may be in use for something else, and its submitter is another task. It is forgotten, never unmapped.
+    /// A ring of a parent process is not this process's: its memory was not inherited (MADV_DONTFORK), its
+    /// addresses may be in use for something else, and its submitter is another task. It is forgotten, never
+    /// unmapped.
     fn forget_foreign(&mut self) {
         if self.ring.as_ref().is_some_and(|ring| ring.process != std::process::id()) {
             std::mem::forget(self.ring.take());
@@ -103,8 +105,8 @@ pub(super) fn run(file: BorrowedFd<'_>, transfers: &mut [Transfer<'_>]) -> Resul
     with_slot.unwrap_or(Err(Loss::ThisTime))
 }
 
-/// Whether io_uring can be used by this thread: sets up a ring and has it read back `expected` from the beginning of
-/// `file`. That a ring can be set up does not mean that it can be entered.
+/// Whether io_uring can be used by this thread: sets up a ring and has it read back `expected` from the
+/// beginning of `file`. That a ring can be set up does not mean that it can be entered.
 pub(super) fn probe(file: BorrowedFd<'_>, expected: &[u8], memory: &mut [u8]) -> io::Result<()> {
     let mut transfers = [Transfer::new(Memory::Read(&mut *memory), 0, crate::ALIGN)];
     Ring::new()?.run(file, &mut transfers)?;
@@ -136,12 +138,13 @@ struct Ring {
     ring: IoUring,
     /// The process that made it.
     process: u32,
-    /// Number of the batch, in the upper half of each tag, so that no completion can be taken for one of another batch.
+    /// Number of the batch, in the upper half of each tag, so that no completion can be taken for one of
+    /// another batch.
     batch: u32,
 }
 
-/// How many operations the kernel has taken and not completed. To lose this while it is not zero would let the kernel
-/// write into memory that has gone back to its owner, hence the process ends instead.
+/// How many operations the kernel has taken and not completed. To lose this while it is not zero would let
+/// the kernel write into memory that has gone back to its owner, hence the process ends instead.
 struct InFlight(usize);
 
 impl Drop for InFlight {
@@ -171,8 +174,8 @@ impl Ring {
         Ok(Self { ring: builder.build(DEPTH as u32)?, process: std::process::id(), batch: 0 })
     }
 
-    /// Carries out all transfers. On an error the ring must not be used again: it may hold submissions that the kernel
-    /// has not seen and never may see.
+    /// Carries out all transfers. On an error the ring must not be used again: it may hold submissions that
+    /// the kernel has not seen and never may see.
     fn run(&mut self, file: BorrowedFd<'_>, transfers: &mut [Transfer<'_>]) -> io::Result<()> {
         self.batch = self.batch.wrapping_add(1);
         let mut waiting: VecDeque<u32> =
@@ -194,8 +197,8 @@ impl Ring {
             if all == 0 {
                 return Ok(());
             }
-            // While others wait for a place, a quarter of the depth is reaped at a time: the device stays busy and the
-            // thread is not woken for each. At the end of a batch one wake-up serves all.
+            // While others wait for a place, a quarter of the depth is reaped at a time: the device stays
+            // busy and the thread is not woken for each. At the end of a batch one wake-up serves all.
             let want = if waiting.is_empty() { all } else { (all / 4).max(1) };
             let entered = self.ring.submit_and_wait(want);
             let left = self.ring.submission().len();
@@ -236,10 +239,11 @@ impl Ring {
             }
         };
         let entry = entry.user_data(u64::from(self.batch) << 32 | u64::from(index));
-        // SAFETY: the entry names memory that the transfer borrows and a descriptor that the caller borrows, both for
-        // longer than `run` and `probe` last; those end only after the completion of all that the kernel took has been
-        // seen (`InFlight` ends the process otherwise), and entries that it has not taken are never submitted
-        // afterwards, because the ring is dropped. The length lies within the slice just taken.
+        // SAFETY: the entry names memory that the transfer borrows and a descriptor that the caller borrows,
+        // both for longer than `run` and `probe` last; those end only after the completion of all that the
+        // kernel took has been seen (`InFlight` ends the process otherwise), and entries that it has not
+        // taken are never submitted afterwards, because the ring is dropped. The length lies within the slice
+        // just taken.
         unsafe { self.ring.submission().push(&entry).is_ok() }
     }
 
@@ -263,9 +267,10 @@ impl Ring {
         }
     }
 
-    /// Waits for what the kernel has taken, in a ring that has failed. Completions of a plain ring appear in its memory
-    /// without a call. Those of a deferring ring need one: if a filter that came while they were in flight forbids it
-    /// for good, nothing can tell any more when the memory is free again, and `InFlight` ends the process.
+    /// Waits for what the kernel has taken, in a ring that has failed. Completions of a plain ring appear in
+    /// its memory without a call. Those of a deferring ring need one: if a filter that came while they were
+    /// in flight forbids it for good, nothing can tell any more when the memory is free again, and `InFlight`
+    /// ends the process.
     fn drain(&mut self, transfers: &mut [Transfer<'_>], in_flight: &mut InFlight) {
         let began = Instant::now();
         loop {

@@ -1,5 +1,5 @@
-//! System calls that the standard library does not offer, each behind a safe function. All `unsafe` of this module is
-//! the calling of C: every pointer passed is to a live local or to nothing.
+//! System calls that the standard library does not offer, each behind a safe function. All `unsafe` of this
+//! module is the calling of C: every pointer passed is to a live local or to nothing.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -19,8 +19,8 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// `fdatasync`, once. Not even EINTR is answered by a second call: a failed call may have consumed the kernel's record
-/// of a failed write, and the next one would then report success.
+/// `fdatasync`, once. Not even EINTR is answered by a second call: a failed call may have consumed the
+/// kernel's record of a failed write, and the next one would then report success.
 pub(super) fn fdatasync(file: &File) -> io::Result<()> {
     // SAFETY: takes no pointers.
     check(unsafe { libc::fdatasync(file.as_raw_fd()) })
@@ -46,8 +46,8 @@ pub(super) fn fallocate(file: &File, offset: u64, len: u64) -> io::Result<()> {
     }
 }
 
-/// Alignments for direct I/O on `file` as (memory, offset) in bytes; `None` if the file system does not say (before
-/// Linux 6.1, btrfs, tmpfs). Zeros mean that the file takes no direct I/O.
+/// Alignments for direct I/O on `file` as (memory, offset) in bytes; `None` if the file system does not say
+/// (before Linux 6.1, btrfs, tmpfs). Zeros mean that the file takes no direct I/O.
 pub(super) fn direct_alignment(file: &File) -> Option<(u32, u32)> {
     let mut stat = MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the path is a C string, empty with AT_EMPTY_PATH, and `stat` is room for one structure.
@@ -143,9 +143,9 @@ fn mincore(file: &File) -> Option<u64> {
     while offset < len {
         let piece = (len - offset).min(PIECE) as usize;
         let mut resident = vec![0_u8; piece.div_ceil(page as usize)];
-        // SAFETY: a fresh mapping at an address of the kernel's choice. Its bytes are never looked at, so it does not
-        // matter that others may change or shorten the file; `mincore` writes one byte per page into `resident`,
-        // which has so many; and exactly this mapping is removed again.
+        // SAFETY: a fresh mapping at an address of the kernel's choice. Its bytes are never looked at, so it
+        // does not matter that others may change or shorten the file; `mincore` writes one byte per page into
+        // `resident`, which has so many; and exactly this mapping is removed again.
         unsafe {
             let start = libc::mmap64(
                 std::ptr::null_mut(),
@@ -175,9 +175,9 @@ fn kernel_page() -> u64 {
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(COUNTED_PAGE).max(COUNTED_PAGE)
 }
 
-/// Whether this process may make a file so long (the system's own limit, and RLIMIT_FSIZE). A write beyond the limit raises SIGXFSZ, which ends a
-/// process that has not arranged for it, before the
-/// EFBIG of the call can be seen.
+/// Whether this process may make a file so long (the system's own limit, and RLIMIT_FSIZE). A write beyond
+/// the limit raises SIGXFSZ, which ends a process that has not arranged for it, before the EFBIG of the call
+/// can be seen.
 pub(super) fn may_grow_to(len: u64) -> bool {
     let mut limit = libc::rlimit64 { rlim_cur: libc::RLIM64_INFINITY, rlim_max: libc::RLIM64_INFINITY };
     // SAFETY: the pointer is to a live structure.

@@ -48,7 +48,8 @@ impl<'a> Transfer<'a> {
         self.progress.as_ref().map(Progress::request)
     }
 
-    /// Takes in the answer to [`Transfer::request`]; afterwards either there is a next request or the result stands.
+    /// Takes in the answer to [`Transfer::request`]; afterwards either there is a next request or the result
+    /// stands.
     pub(super) fn answer(&mut self, answer: io::Result<usize>) {
         let Some(progress) = &mut self.progress else { return };
         match progress.answer(answer) {

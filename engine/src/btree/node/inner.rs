@@ -1,17 +1,18 @@
 //! Reading an inner node.
 //!
 //! ```text
-//! | node header | heads u32[n] | (offset u16, length u16)[n] | child page ids u32[n + 1] | free | <- heap: separators, fences |
+//! | node header | heads u32[n] | (offset u16, length u16)[n] | child page ids u32[n + 1] | free | <- heap |
 //! ```
 //!
-//! Child `i` is responsible for the keys from separator `i - 1` (inclusive) to separator `i` (exclusive). `n` may be 0. An inner
-//! node never changes once it is published, so the arrays are packed one behind the other; a changed node is built anew by
-//! [`super::InnerPlan`].
+//! The heap holds separators and fences. Child `i` is responsible for the keys from separator `i - 1` (inclusive)
+//! to separator `i` (exclusive). `n` may be 0. An inner node never changes once it is published, so the arrays are
+//! packed one behind the other; a changed node is built anew by [`super::InnerPlan`].
 //!
-//! The nodes along the tree's right edge have no upper fence and so no prefix, and the root has neither fence. If their
-//! separators begin alike all the same, all heads would be equal. So the heads are taken after the *common* part, the bytes
-//! that all stored suffixes share; they are those of the first separator, and nothing is cut for their sake: were they cut, a new
-//! separator that does not begin with them could make a node too long for any split.
+//! The nodes along the tree's right edge have no upper fence and so no prefix, and the root has neither
+//! fence. If their separators begin alike all the same, all heads would be equal. So the heads are taken
+//! after the *common* part, the bytes that all stored suffixes share; they are those of the first separator,
+//! and nothing is cut for their sake: were they cut, a new separator that does not begin with them could make
+//! a node too long for any split.
 
 use super::layout::{CHILD_BYTES, KeyParts, NodeHeader, Place, SEPARATOR_OVERHEAD, SLOTS_START, head_of};
 use super::search;
@@ -37,8 +38,8 @@ pub(super) fn arrays_end(count: usize) -> usize {
 }
 
 impl<'a> Inner<'a> {
-    /// The inner node in `page`, a whole page (envelope included) that was built by this module or came through
-    /// [`super::verify`]; other bytes may make this and every other function panic.
+    /// The inner node in `page`, a whole page (envelope included) that was built by this module or came
+    /// through [`super::verify`]; other bytes may make this and every other function panic.
     #[inline]
     pub(crate) fn new(page: &'a [u8]) -> Self {
         const FITS: &str = "a page holds its arrays";
@@ -102,15 +103,15 @@ impl<'a> Inner<'a> {
         self.lower() <= key && self.upper().is_none_or(|upper| key < upper)
     }
 
-    /// Index of the child responsible for `key`, for which the node must be responsible (see [`Self::covers`]; for other keys the
-    /// answer is some child).
+    /// Index of the child responsible for `key`, for which the node must be responsible (see
+    /// [`Self::covers`]; for other keys the answer is some child).
     #[inline]
     pub(crate) fn search(&self, key: &[u8]) -> usize {
         self.find(key).map_or_else(|at| at, |at| at + 1)
     }
 
-    /// Index of the child responsible for the keys just below `key`; the node is responsible for some key less than `key`, which
-    /// may be its upper fence.
+    /// Index of the child responsible for the keys just below `key`; the node is responsible for some key
+    /// less than `key`, which may be its upper fence.
     pub(crate) fn search_below(&self, key: &[u8]) -> usize {
         self.find(key).unwrap_or_else(|at| at)
     }
@@ -148,7 +149,8 @@ impl<'a> Inner<'a> {
         KeyParts(self.prefix(), self.suffix(i))
     }
 
-    /// Writes the separator at `i` (the upper end of child `i`, the lower of child `i + 1`) to `out`, which is emptied first.
+    /// Writes the separator at `i` (the upper end of child `i`, the lower of child `i + 1`) to `out`, which
+    /// is emptied first.
     pub(crate) fn separator_to(&self, i: usize, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(self.prefix());

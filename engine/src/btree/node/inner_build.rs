@@ -1,7 +1,8 @@
 //! Building inner nodes: a new one, a changed copy of an old one, two merged ones.
 //!
-//! Each split of a leaf copies its parent, so the common changes are copies of whole arrays: the heap stays where it is, a new
-//! separator goes below it, and a removed one stays as garbage. Only when that finds no room are the separators laid down anew.
+//! Each split of a leaf copies its parent, so the common changes are copies of whole arrays: the heap stays
+//! where it is, a new separator goes below it, and a removed one stays as garbage. Only when that finds no
+//! room are the separators laid down anew.
 
 use super::inner::{Inner, arrays_end};
 use super::layout::{
@@ -23,8 +24,8 @@ pub(crate) enum InnerChange<'a> {
     Split { child: usize, separator: &'a [u8], right: PageId },
     /// The child after `child` was merged into it: that child and the separator between them go.
     Merge { child: usize },
-    /// `count` children from `first` on go; at least one stays. The child before them (if there is none, the one behind them)
-    /// becomes responsible for their keys.
+    /// `count` children from `first` on go; at least one stays. The child before them (if there is none, the
+    /// one behind them) becomes responsible for their keys.
     Remove { first: usize, count: usize },
 }
 
@@ -36,8 +37,8 @@ pub(crate) struct InnerPlan<'a> {
 }
 
 impl<'a> InnerPlan<'a> {
-    /// `old` with `change` made. Panics when the change names a child that is not there, or a separator that does not belong
-    /// between its neighbours (the latter in builds with debug assertions).
+    /// `old` with `change` made. Panics when the change names a child that is not there, or a separator that
+    /// does not belong between its neighbours (the latter in builds with debug assertions).
     pub(crate) fn new(old: Inner<'a>, change: InnerChange<'a>) -> Self {
         let children = old.count() + 1;
         match change {
@@ -126,7 +127,8 @@ impl<'a> InnerPlan<'a> {
         arrays_end(self.count()) + separators + self.old.header.fence_bytes() <= self.old.page.len()
     }
 
-    /// Writes the changed node into `page`, whose envelope is already there. Panics unless it [fits](Self::fits).
+    /// Writes the changed node into `page`, whose envelope is already there. Panics unless it
+    /// [fits](Self::fits).
     pub(crate) fn build(&self, page: &mut [u8]) {
         assert_eq!(page.len(), self.old.page.len(), "all pages of a tree are of one size");
         assert!(self.fits(), "the changed node has room");
@@ -192,8 +194,8 @@ fn splice(to: &mut [u8], from: &[u8], range: Range<usize>, added: &[u8]) {
     to[start + added.len()..].copy_from_slice(&from[end..]);
 }
 
-/// Bytes that all separators share after the prefix; they are sorted, so the first and the last decide. With a single one
-/// there is nothing to tell apart, and none are skipped.
+/// Bytes that all separators share after the prefix; they are sorted, so the first and the last decide. With
+/// a single one there is nothing to tell apart, and none are skipped.
 fn common_suffix_bytes<'k>(
     count: usize,
     prefix_len: usize,
@@ -206,8 +208,8 @@ fn common_suffix_bytes<'k>(
     common_prefix(&suffix(0), &suffix(count - 1))
 }
 
-/// Writes an inner node into `page` (its envelope is already there): `count` separators in ascending order between the fences, and
-/// one child more. Panics when they do not fit.
+/// Writes an inner node into `page` (its envelope is already there): `count` separators in ascending order
+/// between the fences, and one child more. Panics when they do not fit.
 pub(super) fn build_inner<'k>(
     page: &mut [u8],
     lower: &[u8],
@@ -249,7 +251,8 @@ pub(crate) fn build_root_with_child(page: &mut [u8], child: PageId) {
     build_inner(page, &[], None, 0, |_| KeyParts(&[], &[]), |_| child);
 }
 
-/// Writes the root of a tree that has grown by a level into `page`: its two children and the separator between them.
+/// Writes the root of a tree that has grown by a level into `page`: its two children and the separator
+/// between them.
 pub(crate) fn build_root_with_two(page: &mut [u8], left: PageId, separator: &[u8], right: PageId) {
     build_inner(page, &[], None, 1, |_| KeyParts(&[], separator), |i| if i == 0 { left } else { right });
 }

@@ -1,13 +1,14 @@
 //! Splitting an inner node, together with the change that did not fit.
 //!
-//! The separator at the cut moves up: it becomes the fence between the halves, and is in neither of them. As with leaves, the
-//! halves' sizes are computed with their new fences and prefixes before a cut is chosen.
+//! The separator at the cut moves up: it becomes the fence between the halves, and is in neither of them. As
+//! with leaves, the halves' sizes are computed with their new fences and prefixes before a cut is chosen.
 
 use super::inner::arrays_end;
 use super::inner_build::{InnerChange, InnerPlan, build_inner};
 use super::layout::{SEPARATOR_OVERHEAD, common_prefix};
 
-/// How far from the middle, as a fraction of the separators, a cut may lie for the sake of a shorter separator.
+/// How far from the middle, as a fraction of the separators, a cut may lie for the sake of a shorter
+/// separator.
 const WINDOW: usize = 16;
 
 /// Where an inner node is to be cut, and what the halves will be.
@@ -19,9 +20,9 @@ pub(crate) struct InnerSplit<'a> {
 }
 
 impl<'a> InnerSplit<'a> {
-    /// Plans the split of a node with its change made; there are at least three separators after it. The cut lies near the
-    /// middle, where the separator is shortest; but when the change adds the last child of the rightmost node (keys probably ascend),
-    /// the left half stays full.
+    /// Plans the split of a node with its change made; there are at least three separators after it. The cut
+    /// lies near the middle, where the separator is shortest; but when the change adds the last child of the
+    /// rightmost node (keys probably ascend), the left half stays full.
     pub(crate) fn of(plan: InnerPlan<'a>) -> Self {
         let cut = choose(&plan).expect("the limit of keys makes sure that some cut fits");
         Self { plan, cut, separator: plan.separator(cut).to_vec() }
@@ -32,7 +33,8 @@ impl<'a> InnerSplit<'a> {
         &self.separator
     }
 
-    /// Children of the left half; the children from this index on (counted after the change) are in the right one.
+    /// Children of the left half; the children from this index on (counted after the change) are in the right
+    /// one.
     pub(crate) fn left_children(&self) -> usize {
         self.cut + 1
     }

@@ -87,7 +87,8 @@ impl<'a> Inner<'a> {
         }
     }
 
-    /// All children with their lower bounds, in order. The first has no separator of its own, so its head and offset are 0.
+    /// All children with their lower bounds, in order. The first has no separator of its own, so its head and
+    /// offset are 0.
     pub(crate) fn cells(self) -> impl Iterator<Item = CellInfo<'a>> {
         (0..=self.count()).map(move |i| CellInfo {
             head: i.checked_sub(1).map_or(0, |i| self.heads[i].get()),

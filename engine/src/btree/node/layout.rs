@@ -13,7 +13,9 @@
 //! | 16 | 2 | flags | bit 0: there is no upper fence |
 //! | 18 | 2 | overflow cells | leaf: cells whose value lies in overflow pages; inner node: 0 |
 //! | 20 | 2 | common length | inner node: bytes that all suffixes share, skipped by the heads; leaf: 0 |
-//! | 22 | 10 | reserved | zeros |
+//! | 22 | 2 | last insert | leaf: index of the newest key, a hint for splits |
+//! | 24 | 2 | run | leaf: how many inserts in a row came right behind the one before, a hint for splits |
+//! | 26 | 6 | reserved | zeros |
 
 use bedstone_bufpool::HEADER_BYTES;
 use zerocopy::little_endian::{U16, U32};
@@ -50,10 +52,13 @@ pub(super) struct NodeHeader {
     pub(super) flags: U16,
     pub(super) overflow_cells: U16,
     pub(super) common_len: U16,
-    pub(super) reserved: [u8; 10],
+    pub(super) last_insert: U16,
+    pub(super) run: U16,
+    pub(super) reserved: [u8; 6],
 }
 
-/// Where a run of bytes lies in the page. The end of a 64 KiB page has no 16-bit offset, so an empty run lies at 0.
+/// Where a run of bytes lies in the page. The end of a 64 KiB page has no 16-bit offset, so an empty run lies
+/// at 0.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug)]
 #[repr(C)]
 pub(super) struct Place {
@@ -123,8 +128,8 @@ pub(super) fn small(n: usize) -> U16 {
     U16::new(u16::try_from(n).expect("lengths and offsets within a page fit 16 bits"))
 }
 
-/// The first four bytes of `suffix` as a number that sorts as the bytes do; a shorter suffix is filled up with zeros, so
-/// equal heads do not mean equal keys.
+/// The first four bytes of `suffix` as a number that sorts as the bytes do; a shorter suffix is filled up
+/// with zeros, so equal heads do not mean equal keys.
 #[inline]
 pub(super) fn head_of(suffix: &[u8]) -> u32 {
     match suffix.first_chunk::<4>() {

@@ -1,7 +1,7 @@
 //! Reading a leaf.
 //!
-//! Slots are 8 bytes: head, offset of the cell, length of the suffix. A cell is the value's length (16 bits, of which the highest
-//! says that the value is a reference to overflow pages), the suffix, and the value.
+//! Slots are 8 bytes: head, offset of the cell, length of the suffix. A cell is the value's length (16 bits,
+//! of which the highest says that the value is a reference to overflow pages), the suffix, and the value.
 
 use super::cell::{CellValue, OverflowRef, StoredValue, VALUE_IS_REFERENCE};
 use super::layout::{
@@ -33,8 +33,8 @@ pub(crate) struct Leaf<'a> {
 }
 
 impl<'a> Leaf<'a> {
-    /// The leaf in `page`, a whole page (envelope included) that was built by this module or came through [`super::verify`];
-    /// other bytes may make this and every other function panic.
+    /// The leaf in `page`, a whole page (envelope included) that was built by this module or came through
+    /// [`super::verify`]; other bytes may make this and every other function panic.
     #[inline]
     pub(crate) fn new(page: &'a [u8]) -> Self {
         let (header, rest) =
@@ -76,12 +76,21 @@ impl<'a> Leaf<'a> {
         self.lower() <= key && self.upper().is_none_or(|upper| key < upper)
     }
 
-    /// Finds `key`, for which the leaf must be responsible (see [`Self::covers`]; for other keys the answer is meaningless):
-    /// its index, or the index at which it would be inserted. Touches the header, slots, and in general one cell.
+    /// Finds `key`, for which the leaf must be responsible (see [`Self::covers`]; for other keys the answer
+    /// is meaningless): its index, or the index at which it would be inserted. Touches the header, slots, and
+    /// in general one cell.
     #[inline]
     pub(crate) fn search(&self, key: &[u8]) -> Result<usize, usize> {
         // A key between the fences begins with the prefix, so there is no need to compare it.
         self.search_suffix(key.get(self.prefix_len()..).unwrap_or_default())
+    }
+
+    /// The index of the cell that [`Self::search`] for `key` would look at, if it would look at any: found by
+    /// slots only, so that the cell can be prefetched in between.
+    pub(crate) fn candidate(&self, key: &[u8]) -> Option<usize> {
+        let head = head_of(key.get(self.prefix_len()..).unwrap_or_default());
+        let at = self.slots.partition_point(|slot| slot.head.get() < head);
+        self.slots.get(at).is_some_and(|slot| slot.head.get() == head).then_some(at)
     }
 
     /// Index of the first key that is not less than `key`, which may be any key.
@@ -199,7 +208,8 @@ impl<'a> Leaf<'a> {
         self.capacity() - self.usable_bytes()
     }
 
-    /// Bytes that slots, cells and fences of a leaf of this page size may take; [`Self::live_bytes`] of a full leaf.
+    /// Bytes that slots, cells and fences of a leaf of this page size may take; [`Self::live_bytes`] of a
+    /// full leaf.
     pub(crate) fn capacity(&self) -> usize {
         self.page.len() - SLOTS_START
     }
@@ -243,8 +253,8 @@ impl<'a> Leaf<'a> {
         &self.page[SLOTS_START..self.slots_end()]
     }
 
-    /// The cell at `i`, for prefetching; reading its length would already touch it, so the value's part is a guess that
-    /// ends with the page.
+    /// The cell at `i`, for prefetching; reading its length would already touch it, so the value's part is a
+    /// guess that ends with the page.
     pub(crate) fn cell_bytes(&self, i: usize) -> &'a [u8] {
         const GUESS: usize = 256;
         let off = usize::from(self.slots[i].off.get());

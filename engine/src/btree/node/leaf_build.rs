@@ -9,8 +9,8 @@ use super::limits::PAGE_BYTES;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32};
 
-/// Writes the node header and the fences of an empty node into `page`, and returns where the heap begins and what is cut
-/// from every key. The envelope stays as it is.
+/// Writes the node header and the fences of an empty node into `page`, and returns where the heap begins and
+/// what is cut from every key. The envelope stays as it is.
 pub(super) fn write_empty(page: &mut [u8], lower: &[u8], upper: Option<&[u8]>) -> (usize, usize) {
     assert!(
         PAGE_BYTES.contains(&page.len()) && page.len().is_power_of_two(),
@@ -30,7 +30,9 @@ pub(super) fn write_empty(page: &mut [u8], lower: &[u8], upper: Option<&[u8]>) -
         flags: U16::new(if upper.is_none() { FLAG_NO_UPPER } else { 0 }),
         overflow_cells: U16::ZERO,
         common_len: U16::ZERO,
-        reserved: [0; 10],
+        last_insert: U16::ZERO,
+        run: U16::ZERO,
+        reserved: [0; 6],
     };
     *NodeHeader::of_mut(page) = NodeHeader { heap_bytes: small(page.len() - heap), ..header };
     (heap, prefix_len)
@@ -70,7 +72,8 @@ impl<'p> LeafBuilder<'p> {
         Self { page, heap, prefix_len, count: 0, overflow_cells: 0 }
     }
 
-    /// Adds a key greater than all before. Panics when the page is full: sizes are computed before anything is built.
+    /// Adds a key greater than all before. Panics when the page is full: sizes are computed before anything
+    /// is built.
     pub(super) fn push(&mut self, key: KeyParts<'_>, value: &StoredValue<'_>) {
         let slot = write_cell(self.page, &mut self.heap, key.skip(self.prefix_len), value);
         let at = SLOTS_START + self.count * SLOT_BYTES;

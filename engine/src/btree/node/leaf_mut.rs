@@ -1,8 +1,9 @@
 //! Changing a leaf in place.
 //!
-//! Invariants that every function keeps: slots end before the heap begins; the heap consists of the fences, the cells, and
-//! as many bytes of garbage as the header says; slots are in the order of their keys. A function that would break them
-//! panics before it has changed anything: callers ask [`Leaf::fits`] and [`Leaf::fits_update`] first.
+//! Invariants that every function keeps: slots end before the heap begins; the heap consists of the fences,
+//! the cells, and as many bytes of garbage as the header says; slots are in the order of their keys. A
+//! function that would break them panics before it has changed anything: callers ask [`Leaf::fits`] and
+//! [`Leaf::fits_update`] first.
 
 use super::cell::{CellValue, StoredValue};
 use super::layout::{CELL_HEADER_BYTES, KeyParts, NodeHeader, SLOT_BYTES, SLOTS_START, Slot, small};
@@ -10,6 +11,7 @@ use super::leaf::{Fit, Leaf};
 use super::leaf_build::{write_cell, write_empty};
 use super::limits::limits;
 use super::split::Change;
+use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// A leaf open for changing.
@@ -23,7 +25,8 @@ impl<'a> LeafMut<'a> {
         Self { page }
     }
 
-    /// Makes `page` (its envelope is already there) an empty leaf between the fences; `None` is the end of all keys.
+    /// Makes `page` (its envelope is already there) an empty leaf between the fences; `None` is the end of
+    /// all keys.
     pub(crate) fn init(page: &'a mut [u8], lower: &[u8], upper: Option<&[u8]>) -> Self {
         write_empty(page, lower, upper);
         Self { page }
@@ -44,8 +47,9 @@ impl<'a> LeafMut<'a> {
         }
     }
 
-    /// Inserts `key`, which the leaf covers and does not have, at the index `at` that [`Leaf::search`] gave. Squeezes the
-    /// garbage out first if that is needed; `scratch` is working space. Panics when [`Leaf::fits`] says no.
+    /// Inserts `key`, which the leaf covers and does not have, at the index `at` that [`Leaf::search`] gave.
+    /// Squeezes the garbage out first if that is needed; `scratch` is working space. Panics when
+    /// [`Leaf::fits`] says no.
     pub(crate) fn insert(&mut self, at: usize, key: &[u8], value: CellValue<'_>, scratch: &mut Vec<u8>) {
         let leaf = self.view();
         debug_assert!(leaf.covers(key), "the fences cover the key");
@@ -79,9 +83,10 @@ impl<'a> LeafMut<'a> {
         let header = NodeHeader::of_mut(self.page);
         header.count = small(count + 1);
         header.heap_bytes = heap_bytes;
-        if stored.is_reference() {
-            header.overflow_cells += 1;
-        }
+        header.run =
+            if continues_run(header, at) { U16::new(header.run.get().saturating_add(1)) } else { U16::ZERO };
+        header.last_insert = small(at);
+        count_overflow(header, stored.is_reference(), false);
     }
 
     /// Replaces the value at `at`. Room for the new value is found before the old one goes; the rest as for
@@ -120,9 +125,7 @@ impl<'a> LeafMut<'a> {
             let old = Leaf::new(scratch);
             self.move_cell(at, old.suffix(at), &stored);
         }
-        let header = NodeHeader::of_mut(self.page);
-        header.overflow_cells += u16::from(stored.is_reference());
-        header.overflow_cells -= u16::from(old_is_reference);
+        count_overflow(NodeHeader::of_mut(self.page), stored.is_reference(), old_is_reference);
     }
 
     /// Writes a new cell for the slot `at`; the old one is the caller's to account for.
@@ -155,29 +158,32 @@ impl<'a> LeafMut<'a> {
         self.page.copy_within(place + SLOT_BYTES..end, place);
         let header = NodeHeader::of_mut(self.page);
         header.count = small(count - 1);
-        header.overflow_cells -= u16::from(is_reference);
+        header.run = U16::ZERO;
+        count_overflow(header, false, is_reference);
         if count == 1 {
             header.heap_bytes = small(header.fence_bytes());
             header.garbage = small(0);
         } else if lowest {
-            header.heap_bytes -= small(cell_len);
+            header.heap_bytes = small(usize::from(header.heap_bytes.get()) - cell_len);
         } else {
             self.add_garbage(cell_len);
         }
     }
 
-    /// Squeezes the garbage out of the heap, lays the cells down in key order, and clears the free space. `scratch` is working
-    /// space (it holds the old page afterwards).
+    /// Squeezes the garbage out of the heap, lays the cells down in key order, and clears the free space.
+    /// `scratch` is working space (it holds the old page afterwards).
     pub(crate) fn compact(&mut self, scratch: &mut Vec<u8>) {
         self.rebuild(scratch, None);
     }
 
-    /// Compacts; the cell of the slot `without` is left out, and its slot must be written anew before the leaf is used.
+    /// Compacts; the cell of the slot `without` is left out, and its slot must be written anew before the
+    /// leaf is used.
     fn rebuild(&mut self, scratch: &mut Vec<u8>, without: Option<usize>) {
         scratch.clear();
         scratch.extend_from_slice(self.page);
         let old = Leaf::new(scratch);
         let overflow_cells = old.header.overflow_cells;
+        let hints = (old.header.last_insert, old.header.run);
         let (mut heap, _) = write_empty(self.page, old.lower(), old.upper());
         for i in 0..old.count() {
             let slot_place = SLOTS_START + i * SLOT_BYTES;
@@ -201,5 +207,17 @@ impl<'a> LeafMut<'a> {
         header.count = small(old.count());
         header.heap_bytes = heap_bytes;
         header.overflow_cells = overflow_cells;
+        (header.last_insert, header.run) = hints;
     }
+}
+
+/// Whether a key inserted at `at` comes right behind the one inserted last.
+pub(super) fn continues_run(header: &NodeHeader, at: usize) -> bool {
+    at == usize::from(header.last_insert.get()) + 1
+}
+
+/// Counts a reference to overflow pages that came or went.
+fn count_overflow(header: &mut NodeHeader, came: bool, went: bool) {
+    header.overflow_cells =
+        small(usize::from(header.overflow_cells.get()) + usize::from(came) - usize::from(went));
 }

@@ -19,20 +19,30 @@ pub(crate) struct Limits {
 
 /// The limits for pages of `page_size` bytes (4 KiB to 64 KiB).
 ///
-/// **A leaf.** Let `U` be the page less envelope and node header, `K` the longest key (so no fence is longer), and `C` what
-/// the largest cell costs, slot included. A leaf holds cells of the sum `S` with `S + |lower| + |upper| <= U`; a pending
-/// insert or update raises it to `T <= S + C`. Cut before the cell `i`, with the separator `s`, `|s| <= K`, and `P(i)` for
-/// the sum of the cells before `i`, the halves need `P(i) + |lower| + |s|` and `T - P(i) + |s| + |upper|`; that prefixes
-/// may become longer only helps. Take the largest `i` for which the left half fits when `s` is as long as `K`; then
-/// `P(i) > U - |lower| - K - C`, and the right half needs less than
-/// `(U - |lower| - |upper| + C) - (U - |lower| - K - C) + K + |upper| = 2C + 2K`. So some cut fits if `2C + 2K <= U`. It
-/// leaves neither side empty: one cell and two fences need `C + 2K`, which is less.
+/// **A leaf.** Let `U` be the page less envelope and node header, `K` the longest key (so no fence is longer),
+/// `C` what the largest cell costs, slot included, and `l` and `u` the lengths of the fences. The cells of a leaf
+/// cost `S` with `S + l + u <= U`; a pending insert or update raises that to `T <= S + C`. Cut before the cell
+/// `i`, with a separator of `s <= K` bytes, and `P(i)` for the cost of the cells before `i`, the halves need
+///
+/// ```text
+/// left:  P(i) + l + s         right:  T - P(i) + s + u
+/// ```
+///
+/// or less, if their prefixes are longer than the old one. Take the largest `i` for which the left half would fit
+/// with `s = K`. One cell more would not fit, so `P(i) > U - l - K - C`, and the right half needs less than
+///
+/// ```text
+/// (U - l - u + C) - (U - l - K - C) + K + u  =  2C + 2K
+/// ```
+///
+/// So some cut fits if `2C + 2K <= U`. Neither half is empty: a single cell with two fences needs `C + 2K`, which is
+/// less. (If all cells would fit to the left, the cut before the last one does it.)
 ///
 /// The largest key needs room for a reference to overflow pages beside it: `C = overhead + K + 16`. So
 /// `4K + 2 * (overhead + 16) <= U`.
 ///
-/// **An inner node.** A separator costs 12 bytes and its suffix, and the one in the middle moves up. The same argument
-/// gives that the right half needs less than `(12 + K) + 2K + 4 <= U`, which is weaker.
+/// **An inner node.** A separator costs 12 bytes and its suffix, and the one in the middle moves up. The same
+/// argument gives that the right half needs less than `(12 + K) + 2K + 4 <= U`, which is weaker.
 pub(crate) const fn limits(page_size: usize) -> Limits {
     let usable = page_size - SLOTS_START;
     let max_key = (usable - 2 * (CELL_OVERHEAD + OverflowRef::BYTES)) / 4;

@@ -1,8 +1,9 @@
 //! Overflow pages: values too long for a leaf.
 //!
-//! A value is cut into data pages, each filled up but the last. Their ids stand, in order, in index pages; if one index page does
-//! not hold them all, a root index page holds the ids of the index pages. Two levels are enough for the longest value on the
-//! smallest pages: 1 GiB is 264,467 data pages of 4 KiB, and 1,014 ids fit into an index page.
+//! A value is cut into data pages, each filled up but the last. Their ids stand, in order, in index pages; if
+//! one index page does not hold them all, a root index page holds the ids of the index pages. Two levels are
+//! enough for the longest value on the smallest pages: 1 GiB is 264,469 data pages of 4 KiB, and 1,014 ids
+//! fit into an index page.
 //!
 //! | page | offset | size | field |
 //! |---|---|---|---|
@@ -202,7 +203,7 @@ mod tests {
                 assert_eq!((shape.data_pages, shape.pages()), (data_pages, pages), "{size} {len}");
             }
         }
-        assert_eq!(overflow_shape(4096, MAX_VALUE_BYTES).unwrap().data_pages, 264_467);
+        assert_eq!(overflow_shape(4096, MAX_VALUE_BYTES).unwrap().data_pages, 264_469);
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Splitting a leaf, together with the change that did not fit.
 //!
-//! The halves gain a fence each, so a half can be too long although it has fewer keys: a page that ascending inserts
-//! filled to the last byte has no room for the upper fence it gets. Therefore the sizes of both halves, fences and new prefixes
-//! included, are computed before a cut is chosen. That some cut fits is proved at [`super::limits()`].
+//! The halves gain a fence each, so a half can be too long although it has fewer keys: a page that ascending
+//! inserts filled to the last byte has no room for the upper fence it gets. Therefore the sizes of both
+//! halves, fences and new prefixes included, are computed before a cut is chosen. That some cut fits is
+//! proved at [`super::limits()`].
 
 use super::cell::{CellValue, StoredValue};
 use super::layout::{CELL_OVERHEAD, KeyParts, common_prefix, fence_prefix};
 use super::leaf::Leaf;
 use super::leaf_build::LeafBuilder;
+use super::leaf_mut::continues_run;
 
 /// A change to a leaf.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +22,12 @@ pub(crate) enum Change<'k> {
     None,
 }
 
-/// How far from the middle, as a fraction of the leaf's bytes, a cut may lie for the sake of a shorter separator.
+/// Inserts in a row, each right behind the one before, after which keys are taken to ascend. Random inserts
+/// do that once in about as many splits as the count of keys to the power of this.
+const RUN: u16 = 4;
+
+/// How far from the middle, as a fraction of the leaf's bytes, a cut may lie for the sake of a shorter
+/// separator.
 const WINDOW: usize = 16;
 
 /// Where a leaf is to be cut, and what the halves will be.
@@ -32,9 +39,12 @@ pub(crate) struct SplitPlan<'a> {
 }
 
 impl<'a> SplitPlan<'a> {
-    /// Plans the split of `leaf` with `change` made; the leaf has at least two keys after it. The cut lies near the
-    /// middle of the bytes, where the separator is shortest; but when the change is an insert at the end of the rightmost leaf
-    /// (keys probably ascend) the left half stays full, and at the beginning of the leftmost leaf the right half.
+    /// Plans the split of `leaf` with `change` made; the leaf has at least two keys after it. The cut lies
+    /// near the middle of the bytes, where the separator is shortest. But ascending keys would then leave
+    /// every leaf half empty. So when the change is an insert at the end of the rightmost leaf, or goes on
+    /// with a run of ascending inserts elsewhere (many sequences, each with a prefix of its own), the left
+    /// half stays full; and for an insert at the beginning of the leftmost leaf, the right half. A run in the
+    /// middle of a leaf is first parted from the keys behind it.
     pub(crate) fn of(leaf: Leaf<'a>, change: Change<'a>) -> Self {
         let entries = Entries { leaf, change };
         let sums = entries.sums();
@@ -43,8 +53,8 @@ impl<'a> SplitPlan<'a> {
         Self { entries, cut, separator }
     }
 
-    /// The key between the halves: the right half's lower fence and the left half's upper one. The shortest that is greater than
-    /// all keys of the left half and no greater than those of the right one.
+    /// The key between the halves: the right half's lower fence and the left half's upper one. The shortest
+    /// that is greater than all keys of the left half and no greater than those of the right one.
     pub(crate) fn separator(&self) -> &[u8] {
         &self.separator
     }
@@ -155,7 +165,8 @@ impl<'a> Entries<'a> {
         let separator_len = separator.len();
         let old_prefix = self.leaf.prefix_len();
         let (lower, upper) = (self.leaf.lower(), self.leaf.upper());
-        // The old fences have the old prefix in common with the separator, so only what follows it need be compared.
+        // The old fences have the old prefix in common with the separator, so only what follows it need be
+        // compared.
         let gain = |fence: &[u8]| fence_prefix(&fence[old_prefix..], Some(separator.1));
         let (all, before, count) = (sums[self.len()], sums[cut], self.len());
         let left = before - cut * gain(lower) + lower.len() + separator_len;
@@ -176,6 +187,13 @@ impl<'a> Entries<'a> {
             }
             if at == 0 && self.leaf.lower().is_empty() {
                 return (1..count).find(fits);
+            }
+            let header = self.leaf.header;
+            if header.run.get() >= RUN && continues_run(header, at) {
+                let cuts = if at + 1 == count { at.saturating_sub(1)..count } else { at..at + 2 };
+                if let Some(cut) = cuts.rev().filter(|cut| (1..count).contains(cut)).find(fits) {
+                    return Some(cut);
+                }
             }
         }
         let (all, half) = (sums[count], sums[count] / 2);

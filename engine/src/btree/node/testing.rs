@@ -74,13 +74,29 @@ pub(super) fn inner_content(node: Inner<'_>) -> (Vec<Vec<u8>>, Vec<PageId>) {
     (separators, node.child_ids(0..node.count() + 1).collect())
 }
 
-/// SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).
-pub(super) struct Rng(pub(super) u64);
+/// SplitMix64 (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014). Names its seed when a
+/// test fails.
+pub(super) struct Rng {
+    state: u64,
+    seed: u64,
+}
+
+impl Drop for Rng {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("random numbers from the seed {}", self.seed);
+        }
+    }
+}
 
 impl Rng {
+    pub(super) fn new(seed: u64) -> Self {
+        Self { state: seed, seed }
+    }
+
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -91,7 +107,8 @@ impl Rng {
         (self.next() % n as u64) as usize
     }
 
-    /// A key of at most `max` bytes: often a prefix of another one, often with bytes 0x00 and 0xff, sometimes very long.
+    /// A key of at most `max` bytes: often a prefix of another one, often with bytes 0x00 and 0xff, sometimes
+    /// very long.
     pub(super) fn key(&mut self, max: usize) -> Vec<u8> {
         const ALPHABET: [u8; 5] = [0, 1, b'a', 0xfe, 0xff];
         let mut key = match self.below(4) {

@@ -1,9 +1,10 @@
 //! Checking a page that came from disk, once, before any view is made of it.
 //!
-//! Its checksum held, so what is found here is a fault of the program or of memory, or a forged file; but the views and the
-//! functions that change leaves rely on what is checked here, so nothing is taken on trust. After [`verify`] no accessor can panic:
-//! all places lie within the heap, no two overlap (so that a change to one cell leaves the others alone), keys ascend between
-//! the fences, heads agree with keys, and the sums in the header are right (so that a compaction finds room).
+//! Its checksum held, so what is found here is a fault of the program or of memory, or a forged file; but the
+//! views and the functions that change leaves rely on what is checked here, so nothing is taken on trust.
+//! After [`verify`] no accessor can panic: all places lie within the heap, no two overlap (so that a change
+//! to one cell leaves the others alone), keys ascend between the fences, heads agree with keys, and the sums
+//! in the header are right (so that a compaction finds room).
 
 use super::cell::{OverflowRef, VALUE_IS_REFERENCE};
 use super::inner::{Inner, arrays_end};
@@ -15,7 +16,8 @@ use super::limits::{Limits, MAX_VALUE_BYTES, PAGE_BYTES, limits};
 use super::overflow::{OverflowData, OverflowIndex};
 use bedstone_bufpool::{PageHeader, PageId, PageKind};
 
-/// Checks the structure of `page`, whose envelope is `header`. The error says what is wrong and where in the page.
+/// Checks the structure of `page`, whose envelope is `header`. The error says what is wrong and where in the
+/// page.
 pub(crate) fn verify(header: &PageHeader, page: &[u8]) -> Result<(), String> {
     if !PAGE_BYTES.contains(&page.len()) || !page.len().is_power_of_two() {
         return Err(format!("a page of {} bytes", page.len()));
@@ -105,7 +107,7 @@ fn fences<'a>(
     max_key: usize,
 ) -> Result<(&'a [u8], Option<&'a [u8]>), String> {
     let flags = header.flags.get();
-    if flags & !FLAG_NO_UPPER != 0 || header.reserved != [0; 10] {
+    if flags & !FLAG_NO_UPPER != 0 || header.reserved != [0; 6] {
         return Err(format!("unknown flags {flags:#x} or reserved bytes that are not zero"));
     }
     let lower = heap.fence(header.lower, max_key, "lower")?;
@@ -328,7 +330,7 @@ mod tests {
     fn use_leaf(rng: &mut Rng, bytes: &[u8]) {
         let leaf = Leaf::new(bytes);
         let content = leaf_content(leaf);
-        assert_eq!(leaf.clone().cells().count(), content.len());
+        assert_eq!(leaf.cells().count(), content.len());
         let _ = (leaf.info(), leaf.has_overflow(), leaf.slots_bytes(), leaf.live_bytes());
         for (i, (key, _)) in content.iter().enumerate() {
             assert!(leaf.covers(key));
@@ -381,12 +383,13 @@ mod tests {
         }
     }
 
-    /// Damages pages at random, mostly where structure is; either the page is refused, or all functions work on it.
+    /// Damages pages at random, mostly where structure is; either the page is refused, or all functions work
+    /// on it.
     #[test]
     fn damage_is_refused_or_harmless() {
         let (mut refused, mut harmless) = (0, 0);
         for seed in 0..6000 {
-            let mut rng = Rng(seed);
+            let mut rng = Rng::new(seed);
             let size = PAGE_SIZES[rng.below(if seed % 16 == 0 { 5 } else { 1 })];
             let is_leaf = rng.below(2) == 0;
             let mut bytes = if is_leaf { full_leaf(&mut rng, size) } else { full_inner(&mut rng, size) };
@@ -409,7 +412,7 @@ mod tests {
             }
             harmless += 1;
             let used = std::panic::catch_unwind(|| {
-                if is_leaf { use_leaf(&mut Rng(seed), &bytes) } else { use_inner(&bytes) }
+                if is_leaf { use_leaf(&mut Rng::new(seed), &bytes) } else { use_inner(&bytes) }
             });
             assert!(used.is_ok(), "seed {seed}");
         }
@@ -418,7 +421,7 @@ mod tests {
 
     #[test]
     fn noise_is_refused() {
-        let mut rng = Rng(1);
+        let mut rng = Rng::new(1);
         for kind in [PageKind::Leaf, PageKind::Inner, PageKind::OverflowIndex, PageKind::OverflowData] {
             for _ in 0..200 {
                 let mut bytes = page(4096, kind, u8::from(kind == PageKind::Inner));
@@ -433,8 +436,8 @@ mod tests {
         assert!(verify(&PageHeader::read(&leaf), &leaf[..100]).is_err(), "a short page");
     }
 
-    /// Two slots that name one cell: refused although everything else agrees, because a change through one would be a
-    /// change of the other.
+    /// Two slots that name one cell: refused although everything else agrees, because a change through one
+    /// would be a change of the other.
     #[test]
     fn overlapping_cells_are_refused() {
         let mut bytes = page(4096, PageKind::Leaf, 0);

@@ -1,0 +1,433 @@
+//! Walking through a range of keys, from either end.
+//!
+//! Each end holds one pin, on the leaf it is in: the leaf is seen as it was when the end reached it, whatever is
+//! written meanwhile. From leaf to leaf an end goes by key, with a new descent: the next leaf is the one responsible for the
+//! upper fence, the previous one is responsible for the keys just below the lower fence. So every moment's
+//! splits and merges are of no concern, and every key that is there all the time is met exactly once.
+//!
+//! The two ends of a range see their leaves at different moments, so they meet by key: neither goes past the last key that the
+//! other one gave.
+//!
+//! O_DIRECT has no read-ahead by the kernel. The parent names the leaves to come, so on the way down an end
+//! asks for the next few that are not in memory: two at its second leaf, then twice as many each time, up to
+//! [`WINDOW_MAX`].
+
+use super::descend::{Obstacle, Place, Retry, Step, Target};
+use super::node::{CellValue, Leaf};
+use super::overflow_read::OverflowReader;
+use super::{OverflowRef, Result, Tree};
+use bedstone_bufpool::{Access, Guard, PageId, PagePin, PageState, Pool, Ticket};
+use std::ops::Bound;
+
+/// Most leaves asked for ahead.
+const WINDOW_MAX: usize = 32;
+
+/// The entries of a range. After an error the scan should be given up.
+pub(crate) struct Scan<'p> {
+    tree: Tree,
+    pool: &'p Pool,
+    lower: Bound<Vec<u8>>,
+    upper: Bound<Vec<u8>>,
+    front: End<'p>,
+    back: End<'p>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Where {
+    /// Not in any leaf yet.
+    Outside,
+    /// In a leaf.
+    Inside,
+    /// Past the last entry.
+    Over,
+}
+
+/// One end of a scan.
+struct End<'p> {
+    state: Where,
+    pin: Option<PagePin<'p>>,
+    /// Held while the leaf has values in overflow pages.
+    ticket: Option<Ticket<'p>>,
+    /// The entries of the leaf that are still to come.
+    begin: usize,
+    end: usize,
+    /// Index of the entry given last.
+    at: usize,
+    /// Something was given.
+    given: bool,
+    /// The key given last; its beginning is the leaf's prefix.
+    key: Vec<u8>,
+    prefix_len: usize,
+    /// There are no further leaves.
+    last_leaf: bool,
+    /// The fence from which the next leaf is found.
+    fence: Vec<u8>,
+    /// Leaves asked for ahead at a time, and how many of them are still to come.
+    window: usize,
+    ahead: usize,
+    scratch: Vec<u8>,
+}
+
+impl End<'_> {
+    fn new() -> Self {
+        Self {
+            state: Where::Outside,
+            pin: None,
+            ticket: None,
+            begin: 0,
+            end: 0,
+            at: 0,
+            given: false,
+            key: Vec::new(),
+            prefix_len: 0,
+            last_leaf: false,
+            fence: Vec::new(),
+            window: 0,
+            ahead: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    fn finish(&mut self) {
+        self.state = Where::Over;
+        self.pin = None;
+        self.ticket = None;
+    }
+}
+
+/// An entry of a scan: key and value lie in the scan's own memory and in the pinned leaf.
+#[derive(Clone, Copy)]
+pub(crate) struct Entry<'s> {
+    /// The key.
+    pub(crate) key: &'s [u8],
+    /// The value, or where it lies.
+    pub(crate) value: CellValue<'s>,
+}
+
+/// Which way an end goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Forward,
+    Backward,
+}
+
+impl Tree {
+    /// The entries between two bounds. Nothing is read yet.
+    pub(crate) fn scan<'p>(&self, pool: &'p Pool, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Scan<'p> {
+        let (lower, upper) = (lower.map(<[u8]>::to_vec), upper.map(<[u8]>::to_vec));
+        Scan { tree: *self, pool, lower, upper, front: End::new(), back: End::new() }
+    }
+}
+
+impl<'p> Scan<'p> {
+    /// The next entry from the front.
+    ///
+    /// # Errors
+    /// Those of reading pages.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<Entry<'_>>> {
+        if self.front.begin == self.front.end && !self.load_forward()? {
+            return Ok(None);
+        }
+        let end = &mut self.front;
+        end.at = end.begin;
+        end.begin += 1;
+        let at = end.at;
+        Ok(self.give(Way::Forward, at))
+    }
+
+    /// The next entry from the back.
+    ///
+    /// # Errors
+    /// Those of reading pages.
+    #[inline]
+    pub(crate) fn next_back(&mut self) -> Result<Option<Entry<'_>>> {
+        if self.back.begin == self.back.end && !self.load_backward()? {
+            return Ok(None);
+        }
+        let end = &mut self.back;
+        end.end -= 1;
+        end.at = end.end;
+        let at = end.at;
+        Ok(self.give(Way::Backward, at))
+    }
+
+    /// Gives the entry at `at` of an end's leaf, unless the ends have met.
+    #[inline]
+    fn give(&mut self, way: Way, at: usize) -> Option<Entry<'_>> {
+        let (end, other) = match way {
+            Way::Forward => (&mut self.front, &self.back),
+            Way::Backward => (&mut self.back, &self.front),
+        };
+        let leaf = Leaf::new(end.pin.as_ref()?);
+        end.key.truncate(end.prefix_len);
+        end.key.extend_from_slice(leaf.suffix(at));
+        let met = other.given
+            && match way {
+                Way::Forward => end.key >= other.key,
+                Way::Backward => end.key <= other.key,
+            };
+        if met {
+            // Neither end has anything more to give: all between them was given.
+            self.front.finish_empty();
+            self.back.finish_empty();
+            return None;
+        }
+        end.given = true;
+        let end = match way {
+            Way::Forward => &self.front,
+            Way::Backward => &self.back,
+        };
+        let value = Leaf::new(end.pin.as_ref()?).value(at);
+        Some(Entry { key: &end.key, value })
+    }
+
+    /// The pin on the leaf of the entry that [`Self::next`] gave last, to be cloned by who keeps the value.
+    pub(crate) fn front_pin(&self) -> Option<(&PagePin<'p>, std::ops::Range<usize>)> {
+        let pin = self.front.pin.as_ref()?;
+        Some((pin, Leaf::new(pin).value_range(self.front.at)))
+    }
+
+    /// The same for [`Self::next_back`].
+    pub(crate) fn back_pin(&self) -> Option<(&PagePin<'p>, std::ops::Range<usize>)> {
+        let pin = self.back.pin.as_ref()?;
+        Some((pin, Leaf::new(pin).value_range(self.back.at)))
+    }
+
+    /// A reader of an overflow value among the entries of the leaf that [`Self::next`] is in.
+    ///
+    /// # Errors
+    /// Those of reading pages.
+    pub(crate) fn front_reader(&self, value: OverflowRef) -> Result<OverflowReader<'p>> {
+        self.reader(&self.front, value)
+    }
+
+    /// The same for [`Self::next_back`].
+    ///
+    /// # Errors
+    /// Those of reading pages.
+    pub(crate) fn back_reader(&self, value: OverflowRef) -> Result<OverflowReader<'p>> {
+        self.reader(&self.back, value)
+    }
+
+    fn reader(&self, end: &End<'p>, value: OverflowRef) -> Result<OverflowReader<'p>> {
+        let ticket = end.ticket.clone().unwrap_or_else(|| self.pool.ticket());
+        OverflowReader::new(self.tree, self.pool, value, ticket)
+    }
+
+    /// Moves the front to a leaf with entries; `false` at the end.
+    #[cold]
+    fn load_forward(&mut self) -> Result<bool> {
+        loop {
+            let end = &mut self.front;
+            match end.state {
+                Where::Over => return Ok(false),
+                Where::Outside => {
+                    let target = match &self.lower {
+                        Bound::Unbounded => Target::First,
+                        Bound::Included(key) | Bound::Excluded(key) => Target::Key(key),
+                    };
+                    reach(self.tree, self.pool, end, target, Way::Forward)?;
+                }
+                Where::Inside if end.last_leaf => {
+                    end.finish();
+                    return Ok(false);
+                }
+                Where::Inside => {
+                    let fence = std::mem::take(&mut end.fence);
+                    reach(self.tree, self.pool, end, Target::Key(&fence), Way::Forward)?;
+                    end.fence = fence;
+                }
+            }
+            let Some(pin) = end.pin.as_ref() else { continue };
+            let leaf = Leaf::new(pin);
+            end.begin = match (end.state, &self.lower) {
+                (Where::Outside, Bound::Included(key)) => leaf.lower_bound(key),
+                (Where::Outside, Bound::Excluded(key)) => after(leaf, key),
+                _ => 0,
+            };
+            let (stop, last) = upper_end(leaf, &self.upper);
+            end.end = stop.max(end.begin);
+            end.last_leaf = last || leaf.upper().is_none();
+            end.fence.clear();
+            end.fence.extend_from_slice(leaf.upper().unwrap_or_default());
+            end.state = Where::Inside;
+            if end.begin < end.end {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Moves the back to a leaf with entries; `false` at the beginning.
+    #[cold]
+    fn load_backward(&mut self) -> Result<bool> {
+        loop {
+            let end = &mut self.back;
+            let (bound, inclusive) = match end.state {
+                Where::Over => return Ok(false),
+                Where::Outside => match &self.upper {
+                    Bound::Unbounded => (None, false),
+                    Bound::Included(key) => (Some(key.clone()), true),
+                    Bound::Excluded(key) => (Some(key.clone()), false),
+                },
+                Where::Inside if end.last_leaf => {
+                    end.finish();
+                    return Ok(false);
+                }
+                Where::Inside => (Some(std::mem::take(&mut end.fence)), false),
+            };
+            let target = match &bound {
+                None => Target::Last,
+                Some(key) if inclusive => Target::Key(key),
+                // Nothing is less than the empty key.
+                Some(key) if key.is_empty() => {
+                    end.finish();
+                    return Ok(false);
+                }
+                Some(key) => Target::Before(key),
+            };
+            reach(self.tree, self.pool, end, target, Way::Backward)?;
+            let Some(pin) = end.pin.as_ref() else { continue };
+            let leaf = Leaf::new(pin);
+            end.end = match (end.state, &self.upper) {
+                (Where::Outside, upper) => upper_end(leaf, upper).0,
+                _ => leaf.count(),
+            };
+            let (start, last) = lower_end(leaf, &self.lower);
+            end.begin = start.min(end.end);
+            end.last_leaf = last || leaf.lower().is_empty();
+            end.fence.clear();
+            end.fence.extend_from_slice(leaf.lower());
+            end.state = Where::Inside;
+            if end.begin < end.end {
+                return Ok(true);
+            }
+        }
+    }
+}
+
+impl End<'_> {
+    /// As [`Self::finish`], with nothing left to give.
+    fn finish_empty(&mut self) {
+        self.finish();
+        self.begin = self.end;
+    }
+}
+
+/// Index of the first key greater than `key`.
+fn after(leaf: Leaf<'_>, key: &[u8]) -> usize {
+    let at = leaf.lower_bound(key);
+    at + usize::from(at < leaf.count() && is_key(leaf, at, key))
+}
+
+/// The key at `at` is `key`.
+fn is_key(leaf: Leaf<'_>, at: usize, key: &[u8]) -> bool {
+    leaf.key_len(at) == key.len() && key.starts_with(leaf.prefix()) && key.ends_with(leaf.suffix(at))
+}
+
+/// Where the entries within the upper bound end in this leaf, and whether the bound ends in it.
+fn upper_end(leaf: Leaf<'_>, upper: &Bound<Vec<u8>>) -> (usize, bool) {
+    match upper {
+        Bound::Unbounded => (leaf.count(), false),
+        Bound::Included(key) if leaf.upper().is_some_and(|fence| fence <= key.as_slice()) => (leaf.count(), false),
+        Bound::Included(key) => (after(leaf, key), true),
+        Bound::Excluded(key) if leaf.upper().is_some_and(|fence| fence < key.as_slice()) => (leaf.count(), false),
+        Bound::Excluded(key) => (leaf.lower_bound(key), true),
+    }
+}
+
+/// Where the entries within the lower bound begin in this leaf, and whether the bound begins in it.
+fn lower_end(leaf: Leaf<'_>, lower: &Bound<Vec<u8>>) -> (usize, bool) {
+    match lower {
+        Bound::Unbounded => (0, false),
+        Bound::Included(key) | Bound::Excluded(key) if leaf.lower() > key.as_slice() => (0, false),
+        Bound::Included(key) => (leaf.lower_bound(key), true),
+        Bound::Excluded(key) => (after(leaf, key), true),
+    }
+}
+
+/// Brings an end to the leaf that `target` names: pinned, with fences as the parent has them, and with a ticket if it has values in
+/// overflow pages.
+fn reach<'p>(tree: Tree, pool: &'p Pool, end: &mut End<'p>, target: Target<'_>, way: Way) -> Result<()> {
+    // One pin an end: the old leaf goes before the new one is looked for.
+    end.pin = None;
+    end.ticket = None;
+    let first = end.state == Where::Outside;
+    let access = if first { Access::Point } else { Access::Scan };
+    end.window = if first { 0 } else { (end.window * 2).clamp(2, WINDOW_MAX) };
+    let mut retry = Retry::default();
+    let mut wanted: Vec<PageId> = Vec::new();
+    loop {
+        let obstacle = {
+            let guard = pool.guard();
+            match tree.descend(&guard, target, 0)? {
+                Step::At(place) => {
+                    if let Some(pin) = guard.pin(place.page, place.word, access)
+                        && place.parent_unchanged(&guard)
+                    {
+                        let leaf = tree.leaf(place.page, &pin)?;
+                        if place.fences_agree(leaf, &mut end.scratch) {
+                            look_ahead(&guard, &place, end, way, &mut wanted);
+                            drop(guard);
+                            if leaf.has_overflow() {
+                                let ticket = pool.ticket();
+                                if !pin.is_current() {
+                                    // Values of this leaf may have been freed before the ticket.
+                                    retry.again(pool)?;
+                                    continue;
+                                }
+                                end.ticket = Some(ticket);
+                            }
+                            end.prefix_len = leaf.prefix_len();
+                            end.key.clear();
+                            end.key.extend_from_slice(leaf.prefix());
+                            end.pin = Some(pin);
+                            if !wanted.is_empty() {
+                                pool.prefetch(&wanted);
+                            }
+                            return Ok(());
+                        }
+                        tree.disagree(&guard, &place, &retry)?;
+                    }
+                    Obstacle::Busy
+                }
+                step => retry.obstacle(&guard, &step)?,
+            }
+        };
+        retry.after(pool, obstacle, access)?;
+    }
+}
+
+/// Notes which of the leaves to come are not in memory, once half of those asked for before are used up.
+fn look_ahead(guard: &Guard<'_>, place: &Place<'_>, end: &mut End<'_>, way: Way, wanted: &mut Vec<PageId>) {
+    let parent = place.parent_node();
+    let to_come = match way {
+        Way::Forward => parent.count() - place.slot,
+        Way::Backward => place.slot,
+    };
+    if end.window == 0 || to_come == 0 {
+        end.ahead = 0;
+        return;
+    }
+    // The leaf just reached was one of those asked for.
+    let asked = end.ahead.saturating_sub(1).min(to_come);
+    let child = |n: usize| match way {
+        Way::Forward => parent.child(place.slot + n),
+        Way::Backward => parent.child(place.slot - n),
+    };
+    // In memory, the lines of the next leaf.
+    guard.prefetch(guard.word(child(1)));
+    end.ahead = asked;
+    if asked * 2 > end.window {
+        return;
+    }
+    let until = end.window.min(to_come);
+    wanted.clear();
+    for n in asked + 1..=until {
+        let page = child(n);
+        if guard.word(page).state() == PageState::Absent {
+            wanted.push(page);
+        }
+    }
+    end.ahead = until;
+}

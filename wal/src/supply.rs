@@ -1,0 +1,229 @@
+//! Keeping prepared space ahead of the tail: one segment in advance, more when a credit asks for it, and the
+//! recycling of segments that no checkpoint needs any more.
+//!
+//! The accounting: `free` = end of the prepared segments - tail - credits given out. A credit is debited by
+//! compare-and-swap; an append moves the tail and shrinks its credit by the same number of bytes, so `free` does not
+//! change; a new segment adds its bytes; dropping a credit gives back what is left of it. Since `free` is never
+//! negative, every append that has a credit finds its bytes prepared.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bedstone_io::sync::Ordering;
+
+use crate::config::Background;
+use crate::error::WalError;
+use crate::lsn::Lsn;
+use crate::segment::{SEGMENT_HEADER_BYTES, SegmentInfo};
+use crate::shared::Shared;
+use crate::space::{NotMade, Segment, Spare, make_segment};
+
+/// What the mutex of segment making guards.
+#[derive(Debug, Default)]
+pub(crate) struct Supply {
+    /// Segment files of the right length that are out of use.
+    pub(crate) spares: Vec<Spare>,
+    /// Making a segment in advance has failed; only a caller who needs one tries again.
+    pub(crate) in_advance_failed: bool,
+}
+
+impl Shared {
+    /// Takes `bytes` out of the free space, if they are there.
+    pub(crate) fn debit(&self, bytes: u64) -> bool {
+        self.free
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(bytes))
+            .is_ok()
+    }
+
+    /// Gives `bytes` back to the free space.
+    pub(crate) fn credit(&self, bytes: u64) {
+        self.free.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Takes `bytes` out of the free space, making segments until they are there. Segments made in vain are given
+    /// back, so that a request that is too large for the medium does not take the room of smaller ones.
+    pub(crate) fn debit_or_prepare(&self, bytes: u64) -> Result<(), WalError> {
+        self.check()?;
+        if self.debit(bytes) {
+            return Ok(());
+        }
+        let mut supply = self.supply.lock();
+        let mut made = 0;
+        loop {
+            self.check()?;
+            if self.debit(bytes) {
+                return Ok(());
+            }
+            match self.prepare_one(&mut supply) {
+                Ok(()) => made += 1,
+                Err(error) => {
+                    self.give_back(made);
+                    return Err(self.not_made(error, bytes));
+                }
+            }
+        }
+    }
+
+    fn not_made(&self, error: NotMade, needed: u64) -> WalError {
+        match error {
+            NotMade::NoSpace(source) => WalError::NoSpace {
+                dir: self.cfg.dir.clone(),
+                needed,
+                free: self.free.load(Ordering::Acquire),
+                segment_bytes: self.cfg.segment_bytes,
+                source,
+            },
+            NotMade::Refused(error) => error,
+            NotMade::SyncFailed(error) => {
+                self.fail(error.into());
+                self.failure()
+            }
+        }
+    }
+
+    /// Makes the next segment and adds it to the free space.
+    fn prepare_one(&self, supply: &mut Supply) -> Result<(), NotMade> {
+        let last_end = self.state.lock().segments.back().map(|segment| segment.end());
+        let Some(start) = last_end else {
+            return Err(NotMade::Refused(WalError::Internal { what: "the log has no segment" }));
+        };
+        let spare = supply.spares.pop();
+        let reused = spare.is_some();
+        let segment = make_segment(&*self.disk, &self.cfg, start, spare)?;
+        supply.in_advance_failed = false;
+        let mut state = self.state.lock();
+        if reused {
+            state.counters.segments_recycled += 1;
+        } else {
+            state.counters.segments_created += 1;
+        }
+        state.prepare_beyond = segment.start;
+        state.segments.push_back(Arc::new(segment));
+        drop(state);
+        self.credit(self.cfg.segment_bytes);
+        Ok(())
+    }
+
+    /// Removes up to `count` segments from the end of the prepared space, as long as nobody was promised them.
+    fn give_back(&self, count: u64) {
+        for _ in 0..count {
+            if !self.debit(self.cfg.segment_bytes) {
+                return;
+            }
+            let mut state = self.state.lock();
+            // The debit proves that the tail and all credits end before the last segment: its bytes are free.
+            let Some(segment) = state.segments.pop_back() else { return };
+            state.prepare_beyond = state.segments.back().map_or(0, |last| last.start);
+            state.counters.segments_removed += 1;
+            drop(state);
+            // From the last one backwards, each made durable: a later segment without the one before it would look
+            // like damage.
+            let removed = self.disk.remove(&segment.path).and_then(|()| self.disk.sync_dir(&self.cfg.dir));
+            if let Err(error) = removed {
+                self.fail(error.into());
+                return;
+            }
+        }
+    }
+
+    /// Prepares a segment in advance if the tail has come into the last one. A full disk is no failure here: whoever
+    /// needs the space will be told.
+    pub(crate) fn prepare_ahead(&self) {
+        let mut supply = self.supply.lock();
+        let wanted = {
+            let state = self.state.lock();
+            state.segments.back().is_some_and(|last| state.buffer.tail() >= last.start)
+        };
+        if !wanted || supply.in_advance_failed || self.check().is_err() {
+            return;
+        }
+        match self.prepare_one(&mut supply) {
+            Ok(()) => {}
+            Err(NotMade::SyncFailed(error)) => self.fail(error.into()),
+            Err(NotMade::NoSpace(error)) => {
+                supply.in_advance_failed = true;
+                tracing::warn!(%error, "no space for a log segment in advance");
+            }
+            Err(NotMade::Refused(error)) => {
+                supply.in_advance_failed = true;
+                tracing::warn!(%error, "a log segment could not be made in advance");
+            }
+        }
+    }
+
+    /// Puts out of use the segments that end at or before `lsn`; some are kept as spares, the others removed.
+    pub(crate) fn recycle(&self, lsn: u64) -> Result<(), WalError> {
+        self.check()?;
+        let mut supply = self.supply.lock();
+        let mut freed: Vec<(PathBuf, u64)> = Vec::new();
+        {
+            let mut state = self.state.lock();
+            state.old.retain(|segment| {
+                let keep = segment.end().0 > lsn;
+                if !keep {
+                    freed.push((segment.path.clone(), segment.file_len));
+                }
+                keep
+            });
+            let limit = lsn.min(state.ledger.durable());
+            while state.segments.len() > 1
+                && let Some(first) = state.segments.front()
+                && first.end() <= limit
+            {
+                freed.push((first.path.clone(), SEGMENT_HEADER_BYTES + first.bytes));
+                state.segments.pop_front();
+            }
+        }
+        if freed.is_empty() {
+            return Ok(());
+        }
+        // As many spares as segments were used up since the last time: then a steady load makes no new segments,
+        // and what a burst took is given back one checkpoint later.
+        let keep = freed.len();
+        let mut surplus = Vec::new();
+        for (path, file_len) in freed {
+            if file_len == SEGMENT_HEADER_BYTES + self.cfg.segment_bytes {
+                supply.spares.push(Spare { path, old: true });
+            } else {
+                surplus.push(path);
+            }
+        }
+        while supply.spares.len() > keep {
+            surplus.extend(supply.spares.pop().map(|spare| spare.path));
+        }
+        supply.in_advance_failed = false;
+        let mut outcome = Ok(());
+        let mut removed = 0;
+        for path in surplus {
+            match self.disk.remove(&path) {
+                Ok(()) => removed += 1,
+                Err(error) => outcome = Err(error.into()),
+            }
+        }
+        self.state.lock().counters.segments_removed += removed;
+        drop(supply);
+        self.ask_for_segment();
+        outcome
+    }
+
+    /// Lets the background look whether a segment ought to be prepared.
+    pub(crate) fn ask_for_segment(&self) {
+        if self.cfg.background == Background::Threads {
+            self.supply_bell.ring(Duration::ZERO);
+        }
+    }
+
+    /// All segments in use, ascending.
+    pub(crate) fn all_segments(&self) -> Vec<SegmentInfo> {
+        let state = self.state.lock();
+        let live = state.segments.iter().map(|segment: &Arc<Segment>| SegmentInfo {
+            path: segment.path.clone(),
+            start: Lsn(segment.start),
+            bytes: segment.bytes,
+            opening: self.cfg.opening,
+            file_len: SEGMENT_HEADER_BYTES + segment.bytes,
+        });
+        state.old.iter().cloned().chain(live).collect()
+    }
+}
