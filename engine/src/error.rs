@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bedstone_bufpool::{PageId, PoolError};
 use bedstone_io::IoError;
+use bedstone_wal::WalError;
 
 /// Result of every fallible call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -136,6 +137,18 @@ pub enum Error {
     /// The engine met an error after which it cannot promise anything: it only reads from now on.
     #[error("the database turned read-only after an earlier failure ({0}); close it and open it again to recover")]
     ReadOnlyFailed(Arc<Error>),
+    /// The database was closed; handles that were left over are of no use.
+    #[error("the database at {} was closed; open it again", path.display())]
+    Closed {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// A call that waits for checkpoints was made from inside the reader of a value that is being written.
+    #[error("{what} was called from inside the reader given to put_reader, for which it would have to wait; call it before or after")]
+    InsideReader {
+        /// The call.
+        what: &'static str,
+    },
     /// The commit was handed to the log, but the log failed: whether it is durable is known only after reopening.
     #[error("the commit is not known to be durable ({0}); close the database and open it again to see")]
     NotKnownDurable(Arc<Error>),
@@ -254,7 +267,21 @@ impl From<PoolError> for Error {
             }
             PoolError::Exhausted { frames, pinned } => Error::PoolExhausted { frames, pinned },
             PoolError::NoSpace { file, wanted } => Error::NoSpace { file, detail: format!("{wanted} bytes wanted") },
+            PoolError::NotADatabase { file, found } => {
+                let detail = format!("it begins with {:?}", found.escape_ascii().to_string());
+                Error::NotADatabase { path: file, detail }
+            }
+            PoolError::UnsupportedVersion { file, found, supported } => {
+                Error::UnsupportedVersion { path: file, found: found.into(), supported: supported.into() }
+            }
+            PoolError::TooSmall { given, min, .. } => {
+                Error::PoolTooSmall { given: given as usize, min: min as usize }
+            }
             PoolError::Failed(e) => Error::ReadOnlyFailed(Arc::new(shared_pool_error(&e))),
+            PoolError::WriteOut(e) => shared_pool_error(&e),
+            PoolError::Memory { bytes, error } => {
+                Error::BadOption { option: "pool_bytes", detail: format!("cannot map {bytes} bytes: {error}") }
+            }
             PoolError::Config(detail) => Error::BadOption { option: "pool", detail },
             PoolError::Free(page) => Error::Internal(format!("{page} is free but referred to")),
             other => Error::Internal(other.to_string()),
@@ -262,16 +289,18 @@ impl From<PoolError> for Error {
     }
 }
 
+fn copy_io_error(e: &IoError) -> IoError {
+    let source = match e.source.raw_os_error() {
+        Some(code) => std::io::Error::from_raw_os_error(code),
+        None => std::io::Error::new(e.source.kind(), e.source.to_string()),
+    };
+    IoError { op: e.op, path: e.path.clone(), offset: e.offset, len: e.len, source }
+}
+
 /// A pool error that is shared and so cannot be taken apart by value.
 fn shared_pool_error(e: &PoolError) -> Error {
     match e {
-        PoolError::Io(e) => {
-            let source = match e.source.raw_os_error() {
-                Some(code) => std::io::Error::from_raw_os_error(code),
-                None => std::io::Error::new(e.source.kind(), e.source.to_string()),
-            };
-            Error::Io(IoError { op: e.op, path: e.path.clone(), offset: e.offset, len: e.len, source })
-        }
+        PoolError::Io(e) => Error::Io(copy_io_error(e)),
         PoolError::Corrupt { file, offset, page, what, detail } => Error::Corrupt {
             file: file.clone(),
             offset: *offset,
@@ -282,7 +311,38 @@ fn shared_pool_error(e: &PoolError) -> Error {
         PoolError::NoSpace { file, wanted } => {
             Error::NoSpace { file: file.clone(), detail: format!("{wanted} bytes wanted") }
         }
-        PoolError::Failed(e) => shared_pool_error(e),
+        PoolError::Failed(e) | PoolError::WriteOut(e) => shared_pool_error(e),
+        other => Error::Internal(other.to_string()),
+    }
+}
+
+impl From<WalError> for Error {
+    fn from(e: WalError) -> Self {
+        shared_wal_error(&e)
+    }
+}
+
+fn shared_wal_error(e: &WalError) -> Error {
+    match e {
+        WalError::Io(e) if e.is_no_space() => Error::NoSpace { file: e.path.clone(), detail: e.to_string() },
+        WalError::Io(e) => Error::Io(copy_io_error(e)),
+        WalError::NoSpace { dir, .. } => Error::NoSpace { file: dir.clone(), detail: e.to_string() },
+        WalError::Damaged { file, offset, lsn, reason } => {
+            Error::LogDamaged { file: file.clone(), offset: *offset, lsn: lsn.0, detail: reason.clone() }
+        }
+        WalError::MissingSegment { lsn, file } => Error::MissingSegment { file: file.clone(), lsn: lsn.0 },
+        WalError::BadSegmentHeader { file, reason } => Error::Corrupt {
+            file: file.clone(),
+            offset: 0,
+            page: None,
+            what: "header of a log segment",
+            detail: reason.clone(),
+        },
+        WalError::WrongDatabase { file, .. } => {
+            Error::NotADatabase { path: file.clone(), detail: e.to_string() }
+        }
+        WalError::Failed(e) => Error::ReadOnlyFailed(Arc::new(shared_wal_error(e))),
+        WalError::Config { what } => Error::BadOption { option: "log", detail: what.clone() },
         other => Error::Internal(other.to_string()),
     }
 }

@@ -27,14 +27,22 @@
 
 mod batch;
 mod btree;
+mod catalog;
 mod check;
+mod checkpoint;
+mod create;
 mod db;
 mod error;
 pub mod inspect;
 mod options;
 mod range;
+mod recovery;
+mod shared;
 mod stats;
 mod table;
+#[cfg(test)]
+mod tests;
+mod txn;
 mod value;
 
 pub use batch::WriteBatch;
@@ -46,3 +54,7 @@ pub use range::{Entry, Key, Range};
 pub use stats::{CheckpointInfo, RecoveryReport, Stats, TableStats};
 pub use table::Table;
 pub use value::{Value, ValueReader};
+
+pub use bedstone_bufpool::PoolStats;
+pub use bedstone_io::{IoMode, IoReport};
+pub use bedstone_wal::WalStats;

@@ -4,34 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bedstone_io::Disk;
+use bedstone_bufpool::PolicyKind;
+use bedstone_io::{Disk, RealDisk, SetupError};
+pub use bedstone_io::IoChoice;
+pub use bedstone_wal::Durability;
 
 use crate::db::Database;
-use crate::error::Result;
-
-/// How much a commit waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// Until the log record is on the medium (`fdatasync`): survives a power cut.
-    #[default]
-    Sync,
-    /// Until the log record is handed to the kernel: survives the death of the process, not of the machine.
-    Buffered,
-    /// For nothing: the record reaches the medium in the background within [`Builder::relaxed_delay`].
-    Relaxed,
-}
-
-/// Which way batches of direct I/O go to the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IoChoice {
-    /// io_uring where a probe shows that it works, else `pread`/`pwrite` on a few threads.
-    #[default]
-    Auto,
-    /// io_uring, or an error.
-    Uring,
-    /// `pread` and `pwrite`.
-    Pread,
-}
+use crate::error::{Error, Result};
 
 /// Which pages the pool gives up first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +22,15 @@ pub enum Policy {
     Midpoint,
 }
 
+impl Policy {
+    pub(crate) fn kind(self) -> PolicyKind {
+        match self {
+            Policy::S3Fifo => PolicyKind::S3Fifo,
+            Policy::Midpoint => PolicyKind::Midpoint,
+        }
+    }
+}
+
 /// Who does the work that need not be done at once (checkpoints, preallocation of the log, cleaning of pages).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Background {
@@ -51,6 +39,22 @@ pub enum Background {
     Threads,
     /// The caller, through [`Database::step`] and inside commits: everything is deterministic.
     Manual,
+}
+
+impl Background {
+    pub(crate) fn pool(self) -> bedstone_bufpool::Background {
+        match self {
+            Background::Threads => bedstone_bufpool::Background::Threads,
+            Background::Manual => bedstone_bufpool::Background::Manual,
+        }
+    }
+
+    pub(crate) fn wal(self) -> bedstone_wal::Background {
+        match self {
+            Background::Threads => bedstone_wal::Background::Threads,
+            Background::Manual => bedstone_wal::Background::Manual,
+        }
+    }
 }
 
 /// How far recovery has come.
@@ -85,6 +89,12 @@ pub struct Limits {
     pub max_table_name_bytes: usize,
     /// Tables that may ever be made in one database (ids are never used twice).
     pub max_tables: u32,
+}
+
+/// The machine's file systems, for tools that only read: direct I/O where it works.
+pub(crate) fn default_disk() -> Result<Arc<dyn Disk>> {
+    let bad = |e: SetupError| Error::BadOption { option: "io", detail: e.to_string() };
+    Ok(RealDisk::new(IoChoice::from_env().map_err(bad)?, true).map_err(bad)?)
 }
 
 /// Options of a database; [`Builder::open`], [`Builder::create`] or [`Builder::open_or_create`] ends it.

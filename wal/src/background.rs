@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use bedstone_io::sync::Ordering;
 use bedstone_io::Disk;
+use bedstone_io::sync::Ordering;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::WalError;
 use crate::group::Need;
-use crate::shared::Shared;
+use crate::shared::{OnUnwind, Shared};
 
 /// Wakes a thread when there is work for it, now or at some moment.
 #[derive(Debug, Default)]
@@ -64,9 +64,15 @@ impl Bell {
 /// Starts the two threads.
 pub(crate) fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, WalError> {
     let spawn = |name: &str, shared: Arc<Shared>, work: fn(&Shared)| {
-        thread::Builder::new().name(name.to_owned()).spawn(move || work(&shared)).map_err(|error: io::Error| {
-            WalError::Config { what: format!("the log's thread {name} cannot be started: {error}") }
-        })
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let _guard = OnUnwind { shared: &shared };
+                work(&shared);
+            })
+            .map_err(|error: io::Error| WalError::Config {
+                what: format!("the log's thread {name} cannot be started: {error}"),
+            })
     };
     let supply = spawn("wal-segments", Arc::clone(shared), |shared| {
         while shared.supply_bell.wait(&*shared.disk) {
@@ -91,9 +97,8 @@ pub(crate) fn stop(shared: &Shared, threads: Vec<JoinHandle<()>>) {
     shared.flush_bell.stop();
     shared.supply_bell.stop();
     for thread in threads {
-        if thread.join().is_err() {
-            shared.fail(WalError::Internal { what: "a thread of the log panicked" });
-        }
+        // A thread that panicked has failed the log already.
+        let _ = thread.join();
     }
 }
 

@@ -55,7 +55,9 @@ impl EndState {
 /// [`WalError::Config`] if `reader` is not at the end of the log; [`WalError::Io`].
 pub fn classify_end(reader: &LogReader, required: Lsn) -> Result<EndState, WalError> {
     let Some(end) = reader.end() else {
-        return Err(WalError::Config { what: "the log must be read to its end before the end is judged".to_owned() });
+        return Err(WalError::Config {
+            what: "the log must be read to its end before the end is judged".to_owned(),
+        });
     };
     let damaged = |proof: String| {
         let why = format!("{}, though {proof}", describe(&end.reason));

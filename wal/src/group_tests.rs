@@ -271,3 +271,23 @@ fn the_second_sync_is_used_only_while_groups_are_small() {
     assert!(matches!(ledger.turn(Need::Durable, 6), Turn::Sync(_)));
     assert_eq!(ledger.turn(Need::Durable, 7), Turn::Wait, "many commit: they gather");
 }
+
+#[test]
+fn nothing_moves_after_a_failure() {
+    let mut ledger: Ledger<u64> = Ledger::new(0, 2);
+    assert_eq!(ledger.turn(Need::Durable, 1), Turn::Write);
+    ledger.write_done(1);
+    let Turn::Sync(first) = ledger.turn(Need::Durable, 1) else { panic!("no sync") };
+    assert_eq!(ledger.turn(Need::Durable, 2), Turn::Write);
+    ledger.enqueue(Need::Written, 2, 7);
+    ledger.fail();
+    let mut told = Vec::new();
+    ledger.dispatch(&mut told);
+    assert_eq!(told, [(7, Turn::Failed)]);
+    ledger.write_done(2);
+    assert_eq!(ledger.sync_done(first), None);
+    assert_eq!((ledger.written(), ledger.durable()), (1, 0));
+    assert_eq!(ledger.turn(Need::Written, 1), Turn::Done, "what was reached before stays reached");
+    assert_eq!(ledger.turn(Need::Written, 2), Turn::Failed);
+    assert_eq!(ledger.turn(Need::Durable, 1), Turn::Failed);
+}

@@ -233,7 +233,10 @@ fn write_again(
                 file: file.path().to_path_buf(),
                 offset: SEGMENT_HEADER_BYTES + (lsn - start),
                 lsn: Lsn(lsn),
-                reason: format!("the log was readable up to {} a moment ago and is no more: {gap:?}", Lsn(to)),
+                reason: format!(
+                    "the log was readable up to {} a moment ago and is no more: {gap:?}",
+                    Lsn(to)
+                ),
             });
         }
         let next = lsn + bytes.len() as u64;

@@ -136,7 +136,9 @@ impl LogReader {
             if let Some((file, reason)) = catalogue.bad_for(from.0) {
                 return Err(WalError::BadSegmentHeader { file: file.clone(), reason: reason.clone() });
             }
-            if catalogue.ending_at(from.0).is_none() {
+            // At the very end of the last segment lies the end of a log; at the end of another one a segment is missing.
+            let later = catalogue.segments.iter().any(|segment| segment.start > from);
+            if later || catalogue.ending_at(from.0).is_none() {
                 return Err(WalError::MissingSegment { lsn: from, file: segment_path(dir, from.0) });
             }
         }
@@ -157,7 +159,10 @@ impl LogReader {
     /// The next record, or `None` at the end of the log; then [`LogReader::end`] tells where and why.
     ///
     /// [`WalError::Io`] if the medium could not be read; the same record is tried again by the next call.
-    #[expect(clippy::should_implement_trait, reason = "the record borrows the reader, which an iterator cannot")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the record borrows the reader, which an iterator cannot"
+    )]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, WalError> {
         if self.end.is_some() {
             return Ok(None);

@@ -82,7 +82,15 @@ pub(crate) fn payload_crc(parts: &[&[u8]], len: usize) -> u32 {
 
 impl RecordHeader {
     /// A header with its checksum. `len` has been compared with [`MAX_PAYLOAD`].
-    pub(crate) fn new(seed: u32, lsn: Lsn, durable: Lsn, opening: u32, kind: u8, len: u32, payload_crc: u32) -> Self {
+    pub(crate) fn new(
+        seed: u32,
+        lsn: Lsn,
+        durable: Lsn,
+        opening: u32,
+        kind: u8,
+        len: u32,
+        payload_crc: u32,
+    ) -> Self {
         let mut header = Self {
             crc: U32::ZERO,
             len: U32::new(len),

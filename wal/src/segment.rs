@@ -211,7 +211,11 @@ impl Catalogue {
             {
                 return Err(WalError::BadSegmentHeader {
                     file: next.path.clone(),
-                    reason: format!("it begins at {}, where {} still goes on", next.start, one.path.display()),
+                    reason: format!(
+                        "it begins at {}, where {} still goes on",
+                        next.start,
+                        one.path.display()
+                    ),
                 });
             }
         }

@@ -74,15 +74,16 @@ pub(crate) struct Shared {
     pub(crate) supply_bell: Bell,
 }
 
-/// Fails the log if a thread unwinds while it holds a duty: others wait for that duty to end.
-struct OnUnwind<'a> {
-    shared: &'a Shared,
+/// Fails the log if a thread unwinds while it holds a duty, for others wait for that duty to end; and if a thread of
+/// the log's own unwinds.
+pub(crate) struct OnUnwind<'a> {
+    pub(crate) shared: &'a Shared,
 }
 
 impl Drop for OnUnwind<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.shared.fail(WalError::Internal { what: "a thread panicked while it wrote or synced the log" });
+            self.shared.fail(WalError::Internal { what: "a thread panicked while it worked for the log" });
         }
     }
 }
@@ -253,7 +254,8 @@ fn write_bytes(segments: &[Arc<Segment>], start: u64, bytes: &mut Vec<u8>) -> Re
     if at < end { Err(NO_SEGMENT) } else { Ok(writes) }
 }
 
-const NO_SEGMENT: WalError = WalError::Internal { what: "records were appended beyond the prepared segments" };
+const NO_SEGMENT: WalError =
+    WalError::Internal { what: "records were appended beyond the prepared segments" };
 
 fn sync_segments(segments: &[Arc<Segment>], run: SyncRun) -> Result<(), WalError> {
     for segment in segments {

@@ -31,9 +31,7 @@ pub(crate) struct Supply {
 impl Shared {
     /// Takes `bytes` out of the free space, if they are there.
     pub(crate) fn debit(&self, bytes: u64) -> bool {
-        self.free
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(bytes))
-            .is_ok()
+        self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(bytes)).is_ok()
     }
 
     /// Gives `bytes` back to the free space.
@@ -178,9 +176,10 @@ impl Shared {
         if freed.is_empty() {
             return Ok(());
         }
-        // As many spares as segments were used up since the last time: then a steady load makes no new segments,
-        // and what a burst took is given back one checkpoint later.
-        let keep = freed.len();
+        // As many spares as segments were used up since the last time, and one because the same load fills one more
+        // now and then: so a steady load makes no new segments, and what a burst took is given back one checkpoint
+        // later.
+        let keep = freed.len() + 1;
         let mut surplus = Vec::new();
         for (path, file_len) in freed {
             if file_len == SEGMENT_HEADER_BYTES + self.cfg.segment_bytes {

@@ -147,7 +147,9 @@ impl Wal {
     /// when the database is opened again. [`WalError::Config`] if `upto` lies beyond the tail.
     pub fn wait(&self, upto: Lsn, durability: Durability) -> Result<(), WalError> {
         if upto > self.tail() {
-            return Err(WalError::Config { what: format!("{upto} lies beyond the log's end, {}", self.tail()) });
+            return Err(WalError::Config {
+                what: format!("{upto} lies beyond the log's end, {}", self.tail()),
+            });
         }
         match durability {
             Durability::Sync if self.durable_lsn() >= upto => Ok(()),
@@ -269,8 +271,15 @@ impl Wal {
         // Nothing has changed yet, so that nothing is left behind should the caller's function unwind.
         on_lsn(lsn);
         let len = record.len as u32;
-        let header =
-            RecordHeader::new(shared.seed, lsn, durable, shared.cfg.opening, record.kind, len, record.payload_crc);
+        let header = RecordHeader::new(
+            shared.seed,
+            lsn,
+            durable,
+            shared.cfg.opening,
+            record.kind,
+            len,
+            record.payload_crc,
+        );
         state.buffer.push(&header, parts, record.len);
         state.counters.records += 1;
         state.counters.appended_bytes += record.bytes;
@@ -351,7 +360,8 @@ impl Shared {
                 cached_bytes: None,
                 failed: state.ledger.failed(),
             };
-            let files: Vec<_> = state.segments.iter().filter_map(|segment| segment.files.first().cloned()).collect();
+            let files: Vec<_> =
+                state.segments.iter().filter_map(|segment| segment.files.first().cloned()).collect();
             (stats, files)
         };
         stats.cached_bytes =

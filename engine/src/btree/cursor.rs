@@ -55,9 +55,11 @@ struct End<'p> {
     at: usize,
     /// Something was given.
     given: bool,
-    /// The key given last; its beginning is the leaf's prefix.
+    /// The key given last; unless the leaf is a new one, it begins with the leaf's prefix. The other end compares with it, so it
+    /// stays until the next one is given.
     key: Vec<u8>,
     prefix_len: usize,
+    new_leaf: bool,
     /// There are no further leaves.
     last_leaf: bool,
     /// The fence from which the next leaf is found.
@@ -80,6 +82,7 @@ impl End<'_> {
             given: false,
             key: Vec::new(),
             prefix_len: 0,
+            new_leaf: false,
             last_leaf: false,
             fence: Vec::new(),
             window: 0,
@@ -160,6 +163,12 @@ impl<'p> Scan<'p> {
             Way::Backward => (&mut self.back, &self.front),
         };
         let leaf = Leaf::new(end.pin.as_ref()?);
+        if end.new_leaf {
+            end.new_leaf = false;
+            end.prefix_len = leaf.prefix_len();
+            end.key.clear();
+            end.key.extend_from_slice(leaf.prefix());
+        }
         end.key.truncate(end.prefix_len);
         end.key.extend_from_slice(leaf.suffix(at));
         let met = other.given
@@ -192,6 +201,16 @@ impl<'p> Scan<'p> {
     pub(crate) fn back_pin(&self) -> Option<(&PagePin<'p>, std::ops::Range<usize>)> {
         let pin = self.back.pin.as_ref()?;
         Some((pin, Leaf::new(pin).value_range(self.back.at)))
+    }
+
+    /// The key that [`Self::next`] gave last.
+    pub(crate) fn front_key(&self) -> &[u8] {
+        &self.front.key
+    }
+
+    /// The key that [`Self::next_back`] gave last.
+    pub(crate) fn back_key(&self) -> &[u8] {
+        &self.back.key
     }
 
     /// A reader of an overflow value among the entries of the leaf that [`Self::next`] is in.
@@ -378,9 +397,7 @@ fn reach<'p>(tree: Tree, pool: &'p Pool, end: &mut End<'p>, target: Target<'_>, 
                                 }
                                 end.ticket = Some(ticket);
                             }
-                            end.prefix_len = leaf.prefix_len();
-                            end.key.clear();
-                            end.key.extend_from_slice(leaf.prefix());
+                            end.new_leaf = true;
                             end.pin = Some(pin);
                             if !wanted.is_empty() {
                                 pool.prefetch(&wanted);

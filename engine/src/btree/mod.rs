@@ -91,6 +91,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod warm;
 mod write;
 
 pub(crate) use apply::Op;

@@ -205,6 +205,23 @@ impl<'p> PreparedOverflow<'p> {
         self.reference
     }
 
+    /// Publishes what is not published yet, so that no frames are held for it. The value must have been built under a pass:
+    /// its pages belong to nobody until a leaf refers to them.
+    ///
+    /// # Panics
+    /// If there is no pass.
+    pub(crate) fn publish_early(&mut self) {
+        assert!(self._pass.is_some(), "pages that belong to nobody are published only under a pass");
+        if self.unpublished.is_empty() {
+            return;
+        }
+        let operation = self.pool.announce();
+        for page in self.unpublished.drain(..) {
+            self.published.push(page.page_id());
+            page.publish(&operation);
+        }
+    }
+
     /// Publishes what is not published yet; from here on the pages are the leaf's.
     pub(super) fn publish(&mut self, operation: &Announcement<'_>) {
         for page in self.unpublished.drain(..) {

@@ -56,9 +56,6 @@ pub(crate) const WRITES_HEADER: usize = 8;
 pub(crate) const FRAGMENT_HEADER: usize = 8;
 /// Bytes of a [`COMMIT`] record.
 pub(crate) const COMMIT_BYTES: usize = 8 + 4 + 8 + 8;
-/// Longest key a write can carry; page sizes allow far less.
-pub(crate) const KEY_LEN_MAX: usize = (1 << 21) - 1;
-
 /// A record whose checksum is right but whose content makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BadRecord {
@@ -324,6 +321,9 @@ pub(crate) fn table_record(unix_ms: u64, table: u32) -> [u8; 12] {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// Longest key a write can carry; page sizes allow far less.
+    const KEY_LEN_MAX: usize = (1 << 21) - 1;
 
     fn encode(ops: &[(u32, Vec<u8>, Option<Vec<u8>>)], unix_ms: u64) -> Vec<u8> {
         let mut out = unix_ms.to_le_bytes().to_vec();

@@ -18,6 +18,7 @@
 //! all of them; what counts for visibility is the LSN of its commit record, which a second word of the slot holds
 //! from the commit record on. While fragments are being written the commit holds C back, but hides nobody.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::utils::CachePadded;
@@ -51,6 +52,7 @@ pub(crate) struct Slots {
 /// counts.
 pub(crate) struct ApplySlot<'a> {
     slot: &'a Slot,
+    abandoned: Cell<bool>,
 }
 
 impl Slots {
@@ -69,7 +71,7 @@ impl Slots {
     /// Takes a slot. Waits while all are taken: their owners wait for I/O at most, never for a slot.
     pub(crate) fn claim(&self) -> ApplySlot<'_> {
         thread_local! {
-            static MINE: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
+            static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
         }
         let mut i = MINE.get();
         if i == usize::MAX {
@@ -82,7 +84,7 @@ impl Slots {
                 && slot.first.compare_exchange(FREE, OWNED, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
                 MINE.set(i % SLOTS);
-                return ApplySlot { slot };
+                return ApplySlot { slot, abandoned: Cell::new(false) };
             }
             i += 1;
             tries += 1;
@@ -121,13 +123,16 @@ impl ApplySlot<'_> {
 
     /// Keeps the slot for ever: the commit is in the log, but its writes are not all in the trees and never will
     /// be, because the engine has failed. No checkpoint may ever pass it.
-    pub(crate) fn abandon(self) {
-        std::mem::forget(self);
+    pub(crate) fn abandon(&self) {
+        self.abandoned.set(true);
     }
 }
 
 impl Drop for ApplySlot<'_> {
     fn drop(&mut self) {
+        if self.abandoned.get() {
+            return;
+        }
         self.slot.commit.store(FREE, Ordering::Release);
         self.slot.first.store(FREE, Ordering::Release);
     }
@@ -164,6 +169,7 @@ mod tests {
         let slot = slots.claim();
         slot.register_first(50);
         slot.abandon();
+        drop(slot);
         for tail in [60, 1000] {
             assert_eq!(slots.applied_below(|| tail), 50);
         }

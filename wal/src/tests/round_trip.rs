@@ -58,7 +58,10 @@ fn records_come_back_whatever_the_sizes() {
             assert_eq!(again, later);
             commit(&wal, b"next");
             let (records, _) = read(&disk, from).unwrap();
-            assert_eq!(records.last().map(|record| (record.opening, &record.payload[..])), Some((2, &b"next"[..])));
+            assert_eq!(
+                records.last().map(|record| (record.opening, &record.payload[..])),
+                Some((2, &b"next"[..]))
+            );
             assert_eq!(records.len(), later.len() + 1);
         }
     }
@@ -106,7 +109,8 @@ fn the_real_disk() {
         let cfg = WalConfig { opening, ..cfg.clone() };
         let wal = Wal::open(Arc::clone(&disk), cfg, reader.end().unwrap()).unwrap();
         for _ in 0..100 {
-            let durability = [Durability::Sync, Durability::Buffered, Durability::Relaxed][count as usize % 3];
+            let durability =
+                [Durability::Sync, Durability::Buffered, Durability::Relaxed][count as usize % 3];
             let appended = append(&wal, 7, &payload(count, count as usize)).unwrap();
             wal.wait(appended.end, durability).unwrap();
             count += 1;
@@ -170,14 +174,16 @@ fn levels_of_durability() {
     let last = append(&wal, 1, b"relaxed too").unwrap().end;
     wal.wait(last, Durability::Relaxed).unwrap();
     wal.close().unwrap();
-    let (records, _) = read(&(disk.fork_cut(bedstone_io::sim::CutMode::Drop, 1) as Arc<dyn Disk>), Lsn::ZERO).unwrap();
+    let (records, _) =
+        read(&(disk.fork_cut(bedstone_io::sim::CutMode::Drop, 1) as Arc<dyn Disk>), Lsn::ZERO).unwrap();
     assert_eq!(records.len(), 3);
 }
 
 #[test]
 fn relaxed_commits_become_durable_by_themselves() {
     let disk: Arc<dyn Disk> = SimDisk::new(1);
-    let cfg = WalConfig { background: Background::Threads, relaxed_delay: std::time::Duration::ZERO, ..config(1) };
+    let cfg =
+        WalConfig { background: Background::Threads, relaxed_delay: std::time::Duration::ZERO, ..config(1) };
     let wal = create(&disk, cfg);
     for number in 0..50 {
         let end = append(&wal, 1, &payload(number, 100)).unwrap().end;

@@ -1,18 +1,4 @@
-//! Reading the files of a database page by page and record by record without recovering it: what the dump tools
-//! stand on. Nothing is written and no lock is taken, so the database should be closed: in one that is open the
-//! pages of the last checkpoint are still whole, but they may be replaced while they are looked at.
-
-use std::path::Path;
-use std::sync::Arc;
-
-use bedstone_io::Disk;
-
-use crate::db::TableInfo;
-use crate::error::Result;
-
-/// The files of a database, opened for reading only.
-#[derive(Debug)]
-pub struct Inspector {}
+//! What the dump tools are given: superblocks, pages and log records taken apart into plain values.
 
 /// One of the two copies of the superblock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +42,8 @@ pub struct PageDump {
     pub max_lsn: u64,
     /// Checksum as stored.
     pub checksum: u32,
+    /// Checksum of the bytes as they are; the same in a page that is whole.
+    pub computed_checksum: u32,
     /// Everything wrong with it; empty when all is well.
     pub findings: Vec<String>,
     /// What is in it.
@@ -246,81 +234,4 @@ pub struct LogEndDump {
     pub reason: String,
     /// The end is damage, not the tail a crash leaves: what proves it.
     pub damage: Option<String>,
-}
-
-/// The records of the log one after the other.
-pub struct LogDump {}
-
-impl Inspector {
-    /// Opens the files of the database in directory `path`.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let _ = path;
-        unimplemented!()
-    }
-
-    /// Opens them on the medium given.
-    pub fn open_on(disk: Arc<dyn Disk>, path: impl AsRef<Path>) -> Result<Self> {
-        let _ = (disk, path);
-        unimplemented!()
-    }
-
-    /// Both copies of the superblock.
-    pub fn superblocks(&self) -> Vec<SuperblockDump> {
-        unimplemented!()
-    }
-
-    /// Number of the database, which its files carry.
-    pub fn database_id(&self) -> [u8; 16] {
-        unimplemented!()
-    }
-
-    /// Bytes of a page.
-    pub fn page_size(&self) -> usize {
-        unimplemented!()
-    }
-
-    /// Ids of all pages of the last checkpoint, ascending.
-    pub fn page_ids(&self) -> Vec<u32> {
-        unimplemented!()
-    }
-
-    /// A page taken apart; what is wrong with it is among its findings. Errors: it cannot be read, or is free.
-    pub fn page(&self, page: u32) -> Result<PageDump> {
-        let _ = page;
-        unimplemented!()
-    }
-
-    /// The bytes of a page as they lie on the medium.
-    pub fn page_bytes(&self, page: u32) -> Result<Vec<u8>> {
-        let _ = page;
-        unimplemented!()
-    }
-
-    /// The tables as of the last checkpoint.
-    pub fn tables(&self) -> Result<Vec<TableInfo>> {
-        unimplemented!()
-    }
-
-    /// Whom the data file's space belongs to: byte offset, bytes and owner of every area, ascending.
-    pub fn space(&self) -> Vec<(u64, u64, SpaceUse)> {
-        unimplemented!()
-    }
-
-    /// The log from `from` on, by default from where replay would begin. `from` must be the LSN of a record.
-    pub fn log(&self, from: Option<u64>) -> Result<LogDump> {
-        let _ = from;
-        unimplemented!()
-    }
-}
-
-impl LogDump {
-    /// The next record; `None` at the end of the log.
-    pub fn next_entry(&mut self) -> Result<Option<LogEntry>> {
-        unimplemented!()
-    }
-
-    /// Where and why the log ended, after `next_entry` has given `None`.
-    pub fn end(&mut self) -> Result<LogEndDump> {
-        unimplemented!()
-    }
 }
