@@ -1,1 +1,17 @@
-//! Placeholder, replaced by the first commit.
+//! The harness of Bedstone's durability tests: a seeded generator of operations, the model they are compared with, an
+//! oracle that knows what may survive a crash, and drivers that run them on the simulated disk, in child processes that
+//! are killed, and on many threads.
+//!
+//! The test binaries in `tests/` run a few seconds of each; the binaries in `src/bin/` run the same for as long as
+//! wanted.
+#![forbid(unsafe_code)]
+
+pub mod model;
+pub mod ops;
+pub mod oracle;
+pub mod rng;
+pub mod run;
+pub mod seeds;
+pub mod setup;
+pub mod shape;
+pub mod view;

@@ -5,7 +5,8 @@
 //! same with pages that are not in memory: those of the whole group are read with one batch of requests.
 
 use super::descend::{Obstacle, Place, Retry, Step, Target};
-use super::read::{Found, LookUp};
+use super::node::Leaf;
+use super::read::{Found, LookUp, take};
 use super::{Result, Tree};
 use bedstone_bufpool::{Access, PageId, PagePin, Pool, prefetch};
 
@@ -55,33 +56,15 @@ impl Tree {
                 return Ok(());
             }
             let mut pins: [Option<PagePin<'p>>; GROUP] = [const { None }; GROUP];
-            {
-                let guard = pool.guard();
-                let mut places: [Option<Place<'_>>; GROUP] = [None; GROUP];
-                for (&i, place) in open[..count].iter().zip(&mut places) {
-                    match self.descend(&guard, Target::Key(keys[i].as_ref()), 0)? {
-                        Step::At(at) => *place = Some(at),
-                        step => {
-                            if let Obstacle::Absent(page) = retry.obstacle(&guard, &step)? {
-                                absent.push(page);
-                            }
-                        }
-                    }
-                }
-                for (place, pin) in places[..count].iter().zip(&mut pins) {
-                    if let Some(place) = place
-                        && let Some(taken) = guard.pin(place.page, place.word, Access::Point)
-                        && place.parent_unchanged(&guard)
-                    {
-                        *pin = Some(taken);
-                    }
-                }
-            }
-            for (&i, pin) in open[..count].iter().zip(&pins) {
+            self.pin_leaves(pool, keys, &open[..count], &mut pins, &retry, &mut absent)?;
+            // The slots are on their way or there; the cells are asked for before the first of them is touched.
+            let mut cells = [NONE; GROUP];
+            for ((&i, pin), cell) in open[..count].iter().zip(&pins).zip(&mut cells) {
                 if let Some(pin) = pin {
                     let leaf = self.leaf(pin.page_id(), pin)?;
-                    if let Ok(at) = leaf.search(keys[i].as_ref()) {
+                    if let Some(at) = leaf.candidate(keys[i].as_ref()) {
                         prefetch(leaf.cell_bytes(at));
+                        *cell = at;
                     }
                 }
             }
@@ -89,7 +72,12 @@ impl Tree {
             for at in 0..count {
                 let i = open[at];
                 if let Some(pin) = pins[at].take() {
-                    match self.look_up(pool, pin, keys[i].as_ref())? {
+                    let key = keys[i].as_ref();
+                    let looked = match holds(Leaf::new(&pin), cells[at], key) {
+                        true => take(pool, pin, cells[at]),
+                        false => self.look_up(pool, pin, key)?,
+                    };
+                    match looked {
                         LookUp::Found(value) => {
                             found(i, Some(value));
                             continue;
@@ -114,4 +102,47 @@ impl Tree {
         }
         Ok(())
     }
+
+    /// Goes down with the keys `open` and pins their leaves; what is not in memory is noted in `absent`. A key whose way was disturbed
+    /// gets no pin.
+    fn pin_leaves<'p, K: AsRef<[u8]>>(
+        &self,
+        pool: &'p Pool,
+        keys: &[K],
+        open: &[usize],
+        pins: &mut [Option<PagePin<'p>>; GROUP],
+        retry: &Retry,
+        absent: &mut Vec<PageId>,
+    ) -> Result<()> {
+        let guard = pool.guard();
+        let mut places: [Option<Place<'_>>; GROUP] = [None; GROUP];
+        for (&i, place) in open.iter().zip(&mut places) {
+            match self.descend(&guard, Target::Key(keys[i].as_ref()), 0)? {
+                Step::At(at) => *place = Some(at),
+                step => {
+                    if let Obstacle::Absent(page) = retry.obstacle(&guard, &step)? {
+                        absent.push(page);
+                    }
+                }
+            }
+        }
+        for (place, pin) in places[..open.len()].iter().zip(pins) {
+            if let Some(place) = place
+                && let Some(taken) = guard.pin(place.page, place.word, Access::Point)
+                && place.parent_unchanged(&guard)
+            {
+                *pin = Some(taken);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// No cell.
+const NONE: usize = usize::MAX;
+
+/// The cell at `at` is that of `key`.
+#[inline]
+fn holds(leaf: Leaf<'_>, at: usize, key: &[u8]) -> bool {
+    at != NONE && key.get(leaf.prefix_len()..).is_some_and(|suffix| suffix == leaf.suffix(at))
 }

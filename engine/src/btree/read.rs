@@ -1,7 +1,7 @@
 //! Reading one key.
 
 use super::descend::{Obstacle, Retry, Step, Target};
-use super::node::{CellValue, OverflowRef};
+use super::node::{CellValue, Leaf, OverflowRef};
 use super::{Result, Tree};
 use bedstone_bufpool::{Access, PagePin, Pool, Ticket};
 use std::ops::Range;
@@ -51,21 +51,29 @@ impl Tree {
     pub(super) fn look_up<'p>(&self, pool: &'p Pool, pin: PagePin<'p>, key: &[u8]) -> Result<LookUp<'p>> {
         let leaf = self.leaf(pin.page_id(), &pin)?;
         match leaf.search(key) {
-            Ok(at) => match leaf.value(at) {
-                CellValue::Inline(_) => {
-                    let range = leaf.value_range(at);
-                    Ok(LookUp::Found(Found::Inline { pin, range }))
-                }
-                CellValue::Overflow(value) => {
-                    // Pages freed before the ticket was taken are not held back by it. If the leaf is still the newest
-                    // version after that, the value had not been replaced yet.
-                    let ticket = pool.ticket();
-                    Ok(if pin.is_current() { LookUp::Found(Found::Overflow { value, ticket }) } else { LookUp::Changed })
-                }
-            },
-            // A key that is found proves that the leaf is the right one; one that is not may be missing because the leaf is not.
+            Ok(at) => Ok(take(pool, pin, at)),
+            // Whether the leaf covers the key at all is asked only here: the fences lie in lines that a get which finds
+            // its key need not touch, and a missing key is where a mistake would go unnoticed.
             Err(_) if leaf.covers(key) => Ok(LookUp::NotThere),
             Err(_) => Err(self.not_covered(pin.page_id(), key)),
+        }
+    }
+}
+
+/// The value at `at` of a leaf.
+#[inline]
+pub(super) fn take<'p>(pool: &'p Pool, pin: PagePin<'p>, at: usize) -> LookUp<'p> {
+    let leaf = Leaf::new(&pin);
+    match leaf.value(at) {
+        CellValue::Inline(_) => {
+            let range = leaf.value_range(at);
+            LookUp::Found(Found::Inline { pin, range })
+        }
+        CellValue::Overflow(value) => {
+            // Pages freed before the ticket was taken are not held back by it. If the leaf is still the newest
+            // version after that, the value had not been replaced yet.
+            let ticket = pool.ticket();
+            if pin.is_current() { LookUp::Found(Found::Overflow { value, ticket }) } else { LookUp::Changed }
         }
     }
 }

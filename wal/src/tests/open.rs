@@ -109,6 +109,7 @@ fn where_reading_goes_through_the_page_cache_everything_read_is_written_again() 
     for number in 0..100 {
         commit(&wal, &payload(number, 900));
     }
+    drop(wal.reserve(200_000, 200).unwrap());
     // Lost, and nobody can tell: the page cache shows it.
     disk.fail_nth(OpKind::Sync, 1, Fault::Eio, Repeat::Once);
     for number in 100..200 {

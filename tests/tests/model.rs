@@ -1,0 +1,30 @@
+//! Random operations against ordered maps, on the simulated disk, with power cuts at random operations and during
+//! recovery. Longer: `cargo run --release -p bedstone-tests --bin model -- --seeds 0..1000`.
+
+use bedstone_tests::{run, seeds};
+
+/// Seeds of the ordinary run.
+const SEEDS: std::ops::Range<u64> = 0..80;
+const OPERATIONS: usize = 250;
+
+#[test]
+fn random_operations_and_power_cuts_keep_every_promise() {
+    let failures =
+        seeds::run_seeds(SEEDS, seeds::cores(), |seed| run::run(seed, OPERATIONS, false).map(drop));
+    let text = failures.iter().map(|(seed, what)| {
+        format!(
+            "seed {seed}: {what}  again: cargo run -p bedstone-tests --bin model -- --seeds {seed}..{} --operations \
+             {OPERATIONS} --trace\n",
+            seed + 1
+        )
+    });
+    assert!(failures.is_empty(), "{}", text.collect::<String>());
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    for seed in [3, 4] {
+        let [first, second] = [(); 2].map(|()| run::run(seed, 120, false).unwrap().fingerprint);
+        assert_eq!(first, second, "seed {seed} did not do the same twice");
+    }
+}
