@@ -1,19 +1,13 @@
-//! The page envelope: the first 32 bytes of every page, which the pool itself reads and checks.
-//!
-//! | offset | size | field | meaning |
-//! |---|---|---|---|
-//! | 0 | 4 | checksum | CRC-32C of bytes 4 to the page's end; computed when the image is written out, zero in memory |
-//! | 4 | 1 | kind | [`PageKind`] |
-//! | 5 | 1 | level | 0 for leaves and overflow pages, height above the leaves for inner nodes |
-//! | 6 | 2 | format version | [`FORMAT_VERSION`] |
-//! | 8 | 4 | page id | the page's own number |
-//! | 12 | 4 | table id | the tree it belongs to |
-//! | 16 | 8 | max LSN | highest LSN of a commit applied to the page |
-//! | 24 | 8 | history | position of the newest undo record of the page; 0 = none |
-//!
-//! All integers are little-endian.
+//! The page envelope: the first 32 bytes of every page, which the pool itself reads and checks. FORMAT.md has its
+//! table. All integers are little-endian.
 
 use std::fmt;
+use std::mem::offset_of;
+
+use bedstone_io::layout;
+use bedstone_io::layout::{Layout, Numbers};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Bytes of the envelope.
 pub const HEADER_BYTES: usize = 32;
@@ -74,11 +68,12 @@ impl PageKind {
 /// The envelope of a page, decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageHeader {
-    /// Checksum as stored.
+    /// Checksum as stored: CRC-32C of everything behind it to the page's end, computed when the image is written out;
+    /// zero in memory.
     pub checksum: u32,
     /// Kind byte as stored (see [`PageKind::from_byte`]).
     pub kind: u8,
-    /// Height above the leaves.
+    /// Height above the leaves; 0 for leaves and overflow pages.
     pub level: u8,
     /// Format version as stored.
     pub version: u16,
@@ -88,54 +83,99 @@ pub struct PageHeader {
     pub table: u32,
     /// Highest LSN of a commit applied to it.
     pub max_lsn: u64,
-    /// Position of its newest undo record.
+    /// Position of its newest undo record; 0 = none.
     pub history: u64,
 }
 
-fn field<const N: usize>(page: &[u8], at: usize) -> [u8; N] {
-    let mut out = [0; N];
-    out.copy_from_slice(&page[at..at + N]);
-    out
+/// The envelope as it lies on the medium.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Envelope {
+    checksum: U32,
+    kind: u8,
+    level: u8,
+    version: U16,
+    page: U32,
+    table: U32,
+    max_lsn: U64,
+    history: U64,
 }
+
+const _: () = assert!(size_of::<Envelope>() == HEADER_BYTES);
+
+/// Bytes in front of what a checksum covers, in pages and map blocks alike: the checksum itself, which comes first.
+pub(crate) const CHECKSUM_BYTES: usize = size_of::<U32>();
+const _: () = assert!(offset_of!(Envelope, checksum) == 0);
+
+const MAX_LSN_AT: usize = offset_of!(Envelope, max_lsn);
+
+pub(crate) const LAYOUT: Layout = layout!("Page envelope", Envelope {
+    checksum => "checksum",
+    kind => "kind",
+    level => "level",
+    version => "format version",
+    page => "page id",
+    table => "table id",
+    max_lsn => "max LSN",
+    history => "history",
+});
+
+pub(crate) const KINDS: Numbers = Numbers {
+    name: "Page kinds",
+    entries: &[
+        ("leaf", PageKind::Leaf as u64),
+        ("inner node", PageKind::Inner as u64),
+        ("overflow index", PageKind::OverflowIndex as u64),
+        ("overflow data", PageKind::OverflowData as u64),
+        ("map chunk", crate::map::CHUNK_KIND as u64),
+        ("map directory", crate::map::DIRECTORY_KIND as u64),
+    ],
+};
 
 impl PageHeader {
     /// Reads the envelope of `page`, which must hold at least [`HEADER_BYTES`].
     pub fn read(page: &[u8]) -> Self {
+        let (stored, _) = Envelope::ref_from_prefix(page).expect("a page is longer than its envelope");
         Self {
-            checksum: u32::from_le_bytes(field(page, 0)),
-            kind: page[4],
-            level: page[5],
-            version: u16::from_le_bytes(field(page, 6)),
-            page: PageId(u32::from_le_bytes(field(page, 8))),
-            table: u32::from_le_bytes(field(page, 12)),
-            max_lsn: u64::from_le_bytes(field(page, 16)),
-            history: u64::from_le_bytes(field(page, 24)),
+            checksum: stored.checksum.get(),
+            kind: stored.kind,
+            level: stored.level,
+            version: stored.version.get(),
+            page: PageId(stored.page.get()),
+            table: stored.table.get(),
+            max_lsn: stored.max_lsn.get(),
+            history: stored.history.get(),
         }
     }
 
-    /// Writes the envelope into `page`.
+    /// Writes the envelope into `page`, which must hold at least [`HEADER_BYTES`].
     pub fn write(&self, page: &mut [u8]) {
-        page[0..4].copy_from_slice(&self.checksum.to_le_bytes());
-        page[4] = self.kind;
-        page[5] = self.level;
-        page[6..8].copy_from_slice(&self.version.to_le_bytes());
-        page[8..12].copy_from_slice(&self.page.0.to_le_bytes());
-        page[12..16].copy_from_slice(&self.table.to_le_bytes());
-        page[16..24].copy_from_slice(&self.max_lsn.to_le_bytes());
-        page[24..32].copy_from_slice(&self.history.to_le_bytes());
+        let (stored, _) = Envelope::mut_from_prefix(page).expect("a page is longer than its envelope");
+        *stored = Envelope {
+            checksum: U32::new(self.checksum),
+            kind: self.kind,
+            level: self.level,
+            version: U16::new(self.version),
+            page: U32::new(self.page.0),
+            table: U32::new(self.table),
+            max_lsn: U64::new(self.max_lsn),
+            history: U64::new(self.history),
+        };
     }
 }
 
 /// Highest LSN of a commit applied to `page`.
 #[inline]
 pub fn max_lsn(page: &[u8]) -> u64 {
-    u64::from_le_bytes(field(page, 16))
+    let (lsn, _) = U64::ref_from_prefix(&page[MAX_LSN_AT..]).expect("a page is longer than its envelope");
+    lsn.get()
 }
 
 /// Raises the page's max LSN to `lsn`.
 #[inline]
 pub fn raise_max_lsn(page: &mut [u8], lsn: u64) {
-    if lsn > max_lsn(page) {
-        page[16..24].copy_from_slice(&lsn.to_le_bytes());
+    let (stored, _) = U64::mut_from_prefix(&mut page[MAX_LSN_AT..]).expect("a page is longer than its envelope");
+    if lsn > stored.get() {
+        stored.set(lsn);
     }
 }

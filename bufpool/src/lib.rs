@@ -23,6 +23,7 @@ mod epoch;
 mod error;
 mod evict;
 mod flush;
+pub mod format;
 mod frame;
 mod free;
 mod guard;

@@ -19,6 +19,8 @@ mod update;
 
 use std::fmt;
 
+use bedstone_io::layout::{Field, Layout};
+
 use crate::header::PageId;
 use crate::units::UNIT;
 
@@ -29,6 +31,19 @@ pub use update::{MapAbandoned, MapUpdate};
 
 const UNIT_BITS: u32 = 40;
 const UNITS_BITS: u32 = 8;
+const CHECK_BITS: u32 = u64::BITS - UNIT_BITS - UNITS_BITS;
+
+pub(crate) const BLOCK_LAYOUT: Layout = block::LAYOUT;
+
+pub(crate) const ENTRY_LAYOUT: Layout = Layout::of_bits(
+    "Map entry",
+    u64::BITS as usize,
+    &[
+        Field { name: "unit", offset: 0, size: UNIT_BITS as usize },
+        Field { name: "units", offset: UNIT_BITS as usize, size: UNITS_BITS as usize },
+        Field { name: "check", offset: (UNIT_BITS + UNITS_BITS) as usize, size: CHECK_BITS as usize },
+    ],
+);
 
 /// Where an image lies, in 8 bytes: bits 0 to 39 its first unit, 40 to 47 its length in units, 48 to 63 the low
 /// half of its checksum. All zero: there is none.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bedstone_io::{AlignedBuf, DirectFile, Disk, OpenMode, crc32c};
 
-use crate::header::{FORMAT_VERSION, HEADER_BYTES, PageHeader, PageId, PageKind};
+use crate::header::{CHECKSUM_BYTES, FORMAT_VERSION, HEADER_BYTES, PageHeader, PageId, PageKind};
 use crate::map::{self, Entry, Stable};
 use crate::superblock::{self, DATA_START_UNIT, SLOT_OFFSETS, Slots, Superblock};
 use crate::units::{UNIT, Units};
@@ -77,14 +77,14 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Computes the checksum of a page image and stores it in bytes 0 to 3. Its low half belongs into the page's
+/// Computes the checksum of a page image and stores it in front of them. Its low half belongs into the page's
 /// [`Entry`].
 ///
 /// # Panics
 /// If `bytes` is shorter than an envelope.
 pub fn seal_image(bytes: &mut [u8]) -> u32 {
-    let checksum = crc32c(0, &bytes[4..]);
-    bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = crc32c(0, &bytes[CHECKSUM_BYTES..]);
+    bytes[..CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
     checksum
 }
 
@@ -107,7 +107,7 @@ fn findings(page: PageId, entry: Entry, bytes: &[u8]) -> Vec<Finding> {
         return found;
     }
     let header = PageHeader::read(bytes);
-    let computed = crc32c(0, &bytes[4..]);
+    let computed = crc32c(0, &bytes[CHECKSUM_BYTES..]);
     if header.checksum != computed {
         let zeroed = bytes.iter().all(|&byte| byte == 0);
         found.push(if zeroed { Finding::Zeroed } else { Finding::Checksum { stored: header.checksum, computed } });

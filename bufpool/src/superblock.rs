@@ -5,34 +5,17 @@
 //! the newer of the whole ones counts. Newness is the pair (checkpoint, opening): a checkpoint raises the first,
 //! opening the store for writing raises the second.
 //!
-//! | offset | size | field | meaning |
-//! |---|---|---|---|
-//! | 0 | 8 | magic | the bytes `BEDSTONE` |
-//! | 8 | 2 | format version | [`FORMAT_VERSION`] |
-//! | 10 | 1 | map height | levels of the page map's tree, see [`crate::map`] |
-//! | 11 | 1 | reserved | zero |
-//! | 12 | 4 | page size | bytes: a power of two from 4,096 to 65,536 |
-//! | 16 | 16 | database id | random, the same for data file and log |
-//! | 32 | 8 | checkpoint | number of the checkpoint described |
-//! | 40 | 4 | opening | how often the store was opened for writing |
-//! | 44 | 4 | next page id | every page id in use is below |
-//! | 48 | 8 | replay LSN | recovery replays the log from here |
-//! | 56 | 8 | log end | the log was durable at least to here; a log that ends earlier is damaged |
-//! | 64 | 8 | map root | entry of the root block of the page map, see [`crate::map::Entry`]; 0 = no pages |
-//! | 72 | 8 | file units | length of the file, in units of 4 KiB |
-//! | 80 | 8 | live pages | pages in the map |
-//! | 88 | 8 | map blocks | blocks the map itself consists of |
-//! | 96 | 8 | created | wall-clock time of creation, milliseconds since 1970 |
-//! | 104 | 3988 | reserved | zeros |
-//! | 4092 | 4 | checksum | CRC-32C of bytes 0 to 4,092 |
-//!
-//! All integers are little-endian. Magic, format version and checksum keep their places in every version, so that
-//! a file of another version is told apart from a damaged one.
+//! FORMAT.md has the table of a slot. All integers are little-endian. Magic, format version and checksum keep their
+//! places in every version, so that a file of another version is told apart from a damaged one.
 
 use std::fmt;
+use std::mem::offset_of;
 use std::path::Path;
 
-use bedstone_io::{AlignedBuf, DirectFile, IoError, crc32c};
+use bedstone_io::layout::Layout;
+use bedstone_io::{AlignedBuf, DirectFile, IoError, crc32c, layout};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::header::FORMAT_VERSION;
 use crate::map::{Entry, Root};
@@ -52,23 +35,56 @@ pub const PAGE_BYTES_MIN: usize = 4096;
 /// See [`PAGE_BYTES_MIN`].
 pub const PAGE_BYTES_MAX: usize = 65536;
 
-const VERSION_AT: usize = 8;
-const HEIGHT_AT: usize = 10;
-const PAD_AT: usize = 11;
-const PAGE_SIZE_AT: usize = 12;
-const DATABASE_ID_AT: usize = 16;
-const CHECKPOINT_AT: usize = 32;
-const OPENING_AT: usize = 40;
-const NEXT_PAGE_AT: usize = 44;
-const REPLAY_LSN_AT: usize = 48;
-const LOG_END_AT: usize = 56;
-const MAP_ROOT_AT: usize = 64;
-const FILE_UNITS_AT: usize = 72;
-const LIVE_PAGES_AT: usize = 80;
-const MAP_BLOCKS_AT: usize = 88;
-const CREATED_AT: usize = 96;
-const RESERVED_AT: usize = 104;
-const CHECKSUM_AT: usize = SLOT_BYTES - 4;
+/// A slot as it lies on the medium; [`Superblock`] says what the fields mean.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Slot {
+    magic: [u8; 8],
+    version: U16,
+    map_height: u8,
+    pad: u8,
+    page_size: U32,
+    database_id: [u8; 16],
+    checkpoint: U64,
+    opening: U32,
+    next_page_id: U32,
+    replay_lsn: U64,
+    log_end: U64,
+    map_root: U64,
+    file_units: U64,
+    live_pages: U64,
+    map_blocks: U64,
+    created: U64,
+    reserved: [u8; 3988],
+    checksum: U32,
+}
+
+const _: () = assert!(size_of::<Slot>() == SLOT_BYTES);
+
+/// Bytes that the checksum covers: all in front of it.
+const CHECKED_BYTES: usize = offset_of!(Slot, checksum);
+const _: () = assert!(CHECKED_BYTES + size_of::<U32>() == SLOT_BYTES);
+
+pub(crate) const LAYOUT: Layout = layout!("Superblock", Slot {
+    magic => "magic",
+    version => "format version",
+    map_height => "map height",
+    pad => "padding",
+    page_size => "page size",
+    database_id => "database id",
+    checkpoint => "checkpoint",
+    opening => "opening",
+    next_page_id => "next page id",
+    replay_lsn => "replay LSN",
+    log_end => "log end",
+    map_root => "map root",
+    file_units => "file units",
+    live_pages => "live pages",
+    map_blocks => "map blocks",
+    created => "created",
+    reserved => "reserved",
+    checksum => "checksum",
+});
 
 /// Whether a file may be created with pages of so many bytes.
 pub fn is_page_size(bytes: usize) -> bool {
@@ -147,34 +163,32 @@ impl fmt::Display for SlotFault {
     }
 }
 
-fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut out = [0; N];
-    out.copy_from_slice(&bytes[at..at + N]);
-    out
-}
-
 impl Superblock {
     /// The bytes of a slot, checksum included.
     pub fn encode(&self) -> AlignedBuf {
+        let mut slot = Slot {
+            magic: MAGIC,
+            version: U16::new(FORMAT_VERSION),
+            map_height: self.map_root.height,
+            pad: 0,
+            page_size: U32::new(self.page_size),
+            database_id: self.database_id,
+            checkpoint: U64::new(self.checkpoint),
+            opening: U32::new(self.opening),
+            next_page_id: U32::new(self.next_page_id),
+            replay_lsn: U64::new(self.replay_lsn),
+            log_end: U64::new(self.log_end),
+            map_root: U64::new(self.map_root.entry.raw()),
+            file_units: U64::new(self.file_units),
+            live_pages: U64::new(self.live_pages),
+            map_blocks: U64::new(self.map_blocks),
+            created: U64::new(self.created_unix_ms),
+            reserved: [0; 3988],
+            checksum: U32::ZERO,
+        };
+        slot.checksum = U32::new(crc32c(0, &slot.as_bytes()[..CHECKED_BYTES]));
         let mut buf = AlignedBuf::zeroed(SLOT_BYTES);
-        let mut put = |at: usize, bytes: &[u8]| buf[at..at + bytes.len()].copy_from_slice(bytes);
-        put(0, &MAGIC);
-        put(VERSION_AT, &FORMAT_VERSION.to_le_bytes());
-        put(HEIGHT_AT, &[self.map_root.height]);
-        put(PAGE_SIZE_AT, &self.page_size.to_le_bytes());
-        put(DATABASE_ID_AT, &self.database_id);
-        put(CHECKPOINT_AT, &self.checkpoint.to_le_bytes());
-        put(OPENING_AT, &self.opening.to_le_bytes());
-        put(NEXT_PAGE_AT, &self.next_page_id.to_le_bytes());
-        put(REPLAY_LSN_AT, &self.replay_lsn.to_le_bytes());
-        put(LOG_END_AT, &self.log_end.to_le_bytes());
-        put(MAP_ROOT_AT, &self.map_root.entry.raw().to_le_bytes());
-        put(FILE_UNITS_AT, &self.file_units.to_le_bytes());
-        put(LIVE_PAGES_AT, &self.live_pages.to_le_bytes());
-        put(MAP_BLOCKS_AT, &self.map_blocks.to_le_bytes());
-        put(CREATED_AT, &self.created_unix_ms.to_le_bytes());
-        let checksum = crc32c(0, &buf[..CHECKSUM_AT]);
-        buf[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+        buf.copy_from_slice(slot.as_bytes());
         buf
     }
 
@@ -182,39 +196,36 @@ impl Superblock {
     ///
     /// # Errors
     /// Every [`SlotFault`] but `Io`, for any bytes whatever.
-    pub fn decode(slot: &[u8]) -> std::result::Result<Self, SlotFault> {
+    pub fn decode(bytes: &[u8]) -> std::result::Result<Self, SlotFault> {
         let wrong = |detail: String| SlotFault::Field { detail };
-        if slot.len() != SLOT_BYTES {
-            return Err(wrong(format!("a slot of {} bytes instead of {SLOT_BYTES}", slot.len())));
+        let Ok(slot) = Slot::ref_from_bytes(bytes) else {
+            return Err(wrong(format!("a slot of {} bytes instead of {SLOT_BYTES}", bytes.len())));
+        };
+        if slot.magic != MAGIC {
+            return Err(SlotFault::Magic { found: slot.magic });
         }
-        let found = field(slot, 0);
-        if found != MAGIC {
-            return Err(SlotFault::Magic { found });
-        }
-        let stored = u32::from_le_bytes(field(slot, CHECKSUM_AT));
-        let computed = crc32c(0, &slot[..CHECKSUM_AT]);
+        let stored = slot.checksum.get();
+        let computed = crc32c(0, &bytes[..CHECKED_BYTES]);
         if stored != computed {
             return Err(SlotFault::Checksum { stored, computed });
         }
-        let found = u16::from_le_bytes(field(slot, VERSION_AT));
+        let found = slot.version.get();
         if found != FORMAT_VERSION {
             return Err(SlotFault::Version { found });
         }
-        let u32_at = |at| u32::from_le_bytes(field(slot, at));
-        let u64_at = |at| u64::from_le_bytes(field(slot, at));
         let superblock = Self {
-            database_id: field(slot, DATABASE_ID_AT),
-            page_size: u32_at(PAGE_SIZE_AT),
-            checkpoint: u64_at(CHECKPOINT_AT),
-            opening: u32_at(OPENING_AT),
-            next_page_id: u32_at(NEXT_PAGE_AT),
-            replay_lsn: u64_at(REPLAY_LSN_AT),
-            log_end: u64_at(LOG_END_AT),
-            map_root: Root { entry: Entry::from_raw(u64_at(MAP_ROOT_AT)), height: slot[HEIGHT_AT] },
-            file_units: u64_at(FILE_UNITS_AT),
-            live_pages: u64_at(LIVE_PAGES_AT),
-            map_blocks: u64_at(MAP_BLOCKS_AT),
-            created_unix_ms: u64_at(CREATED_AT),
+            database_id: slot.database_id,
+            page_size: slot.page_size.get(),
+            checkpoint: slot.checkpoint.get(),
+            opening: slot.opening.get(),
+            next_page_id: slot.next_page_id.get(),
+            replay_lsn: slot.replay_lsn.get(),
+            log_end: slot.log_end.get(),
+            map_root: Root { entry: Entry::from_raw(slot.map_root.get()), height: slot.map_height },
+            file_units: slot.file_units.get(),
+            live_pages: slot.live_pages.get(),
+            map_blocks: slot.map_blocks.get(),
+            created_unix_ms: slot.created.get(),
         };
         let page_size = superblock.page_size as usize;
         if !is_page_size(page_size) {
@@ -229,7 +240,7 @@ impl Superblock {
         if !entry.is_free() && (entry.units() != page_units || entry.unit() < DATA_START_UNIT || height == 0) {
             return Err(wrong(format!("map root {entry:?} of height {height}")));
         }
-        if slot[PAD_AT] != 0 || slot[RESERVED_AT..CHECKSUM_AT].iter().any(|&byte| byte != 0) {
+        if slot.pad != 0 || slot.reserved.iter().any(|&byte| byte != 0) {
             return Err(wrong("reserved bytes are not zero".to_owned()));
         }
         Ok(superblock)
@@ -438,9 +449,9 @@ mod tests {
         assert!(message.contains("offset 0") && message.contains("offset 65536"), "{message}");
 
         let mut other = sample().encode();
-        other[VERSION_AT] = 9;
-        let checksum = crc32c(0, &other[..CHECKSUM_AT]);
-        other[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+        other[offset_of!(Slot, version)] = 9;
+        let checksum = crc32c(0, &other[..CHECKED_BYTES]);
+        other[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
         file.write_at(other.as_aligned(), SLOT_OFFSETS[1]).unwrap();
         assert!(matches!(best(&file), PoolError::UnsupportedVersion { found: 9, supported: FORMAT_VERSION, .. }));
 

@@ -1,15 +1,15 @@
 //! A set of writes that are committed together or not at all.
 //!
-//! The writes are kept as the log will hold them, one behind the other, so that a batch whose keys were added in
-//! ascending order goes into the log without being copied again.
+//! The writes are kept as the log will hold them, one behind the other, so that a batch whose keys were added
+//! in ascending order goes into the log without being copied again.
 
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::table::Table;
 use crate::txn::record::WriteHeader;
 
-/// Writes to any tables of one database, in order; the last write of a key wins. [`crate::Database::write`] commits
-/// them all at once.
+/// Writes to any tables of one database, in order; the last write of a key wins. [`crate::Database::write`]
+/// commits them all at once.
 #[derive(Debug)]
 pub struct WriteBatch {
     /// The writes as the log holds them.
@@ -151,7 +151,9 @@ impl WriteBatch {
             (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| key(a.2).cmp(key(b.2))).then(a.2.cmp(&b.2))
         });
         let kept = (0..order.len())
-            .filter(|&i| order.get(i + 1).is_none_or(|next| next.0 != order[i].0 || key(next.2) != key(order[i].2)))
+            .filter(|&i| {
+                order.get(i + 1).is_none_or(|next| next.0 != order[i].0 || key(next.2) != key(order[i].2))
+            })
             .map(|i| writes[order[i].2 as usize])
             .collect();
         self.writes = kept;

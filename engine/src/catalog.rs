@@ -1,7 +1,7 @@
 //! The catalog: which tables there are.
 //!
-//! It is a tree like every other, with table number 0 and its root on the first page of the database. Key: the number
-//! of a table, 4 bytes, big-endian. Value:
+//! It is a tree like every other, with table number 0 and its root on the first page of the database. Key:
+//! the number of a table, 4 bytes, big-endian. Value:
 //!
 //! | offset | size | field | meaning |
 //! |---|---|---|---|
@@ -11,33 +11,36 @@
 //! | 4 | 4 | root | page id of the table's root |
 //! | 8 | | name | UTF-8, 1 to 255 bytes |
 //!
-//! The record under number 0 holds, as a u32, the lowest number that no table ever had; it counts only if it is larger
-//! than what the other records say.
+//! The record under number 0 holds, as a u32, the lowest number that no table ever had; it counts only if it
+//! is larger than what the other records say.
 //!
 //! # One leaf operation each
 //!
-//! Everything about a table is one record, so that making, renaming and dropping it changes one leaf of the catalog, at
-//! the same instant at which its log record is appended. *Making* builds root and first leaf unpublished and publishes
-//! them under the announcement of that change: a checkpoint has either all three or none, and a crash leaks nothing.
+//! Everything about a table is one record, so that making, renaming and dropping it changes one leaf of the
+//! catalog, at the same instant at which its log record is appended. *Making* builds root and first leaf
+//! unpublished and publishes them under the announcement of that change: a checkpoint has either all three or
+//! none, and a crash leaks nothing.
 //!
-//! *Dropping* replaces the record by a tombstone. It takes every key stripe first, so no commit is between log and trees;
-//! later ones see the mark on the table. The pages are given back afterwards, a piece at a time, without log records: a
-//! tree that was partly given back is still a tree, its tombstone still says where the root is, and opening goes on
-//! with the rest. The root goes last. Whether it has gone already is seen by the table number in its envelope:
-//! numbers are never used twice, so a page that has the number is the root, and one that has not is somebody else's.
+//! *Dropping* replaces the record by a tombstone. It takes every key stripe first, so no commit is between
+//! log and trees; later ones see the mark on the table. The pages are given back afterwards, a piece at a
+//! time, without log records: a tree that was partly given back is still a tree, its tombstone still says
+//! where the root is, and opening goes on with the rest. The root goes last. Whether it has gone already is
+//! seen by the table number in its envelope: numbers are never used twice, so a page that has the number is
+//! the root, and one that has not is somebody else's.
 //!
-//! The *tombstone* goes once the pages are back and the durable replay LSN has passed the drop's record. Until then
-//! replay may meet writes to the table, and the tombstone is how it knows to skip them; from then on no record of the
-//! table can be read again. The LSN is known for drops of this run; for older tombstones the end of the log at
-//! opening serves, which is not below it. Removing a record is a change of the catalog's leaf that no log record
-//! tells of; losing it in a crash only brings the tombstone back. Before the first tombstone goes, the record under
-//! number 0 is raised, so that the number of a table that left no trace is not given out again.
+//! The *tombstone* goes once the pages are back and the durable replay LSN has passed the drop's record.
+//! Until then replay may meet writes to the table, and the tombstone is how it knows to skip them; from then
+//! on no record of the table can be read again. The LSN is known for drops of this run; for older tombstones
+//! the end of the log at opening serves, which is not below it. Removing a record is a change of the
+//! catalog's leaf that no log record tells of; losing it in a crash only brings the tombstone back. Before
+//! the first tombstone goes, the record under number 0 is raised, so that the number of a table that left no
+//! trace is not given out again.
 //!
 //! # Replay
 //!
-//! A create record makes the table unless the catalog has its number, live or as tombstone; a drop record makes a
-//! tombstone unless there is none to make; a rename sets the name of a live table. Each gives the same result however
-//! often it is repeated in log order, which is all that replay asks for.
+//! A create record makes the table unless the catalog has its number, live or as tombstone; a drop record
+//! makes a tombstone unless there is none to make; a rename sets the name of a live table. Each gives the
+//! same result however often it is repeated in log order, which is all that replay asks for.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! Checking a whole database: every page, every chain, every unit of space.
 //!
-//! Three things are compared. *The trees*: every one is walked, from the catalog's to those of dropped tables that are not
-//! yet given back; order, fences, levels and the chains of long values must agree, and no page may be met twice. *The
-//! pages in use*: each must have been met, or it is lost to everybody. *The medium*: every image that the last
-//! checkpoint refers to is read past the pool and its checksum, number and the page map's own 16 bits of it compared,
-//! and every unit of the file must belong to exactly one thing.
+//! Three things are compared. *The trees*: every one is walked, from the catalog's to those of dropped tables
+//! that are not yet given back; order, fences, levels and the chains of long values must agree, and no page
+//! may be met twice. *The pages in use*: each must have been met, or it is lost to everybody. *The medium*:
+//! every image that the last checkpoint refers to is read past the pool and its checksum, number and the page
+//! map's own 16 bits of it compared, and every unit of the file must belong to exactly one thing.
 //!
 //! Writers, checkpoints and builders of long values are held off meanwhile; readers are not.
 
@@ -81,7 +81,8 @@ impl Shared {
         let _no_upkeep = self.catalog.upkeep.lock();
         let changes = self.catalog.change();
         let _no_writer = self.stripes.lock_all();
-        let mut check = Check { shared: self, report: CheckReport::default(), seen: HashMap::new(), complete: true };
+        let mut check =
+            Check { shared: self, report: CheckReport::default(), seen: HashMap::new(), complete: true };
         let tombstones: Vec<Tree> = (changes.tombstones.iter().filter(|t| !t.emptied))
             .map(|t| Tree { root: t.root, table: t.id })
             .collect();
@@ -175,7 +176,11 @@ impl Check<'_> {
         let live = self.shared.pool.live_pages();
         self.report.pages = live.len() as u64;
         if !self.complete {
-            self.problem(None, None, "pages that belong to nobody cannot be told, since a tree could not be walked".into());
+            self.problem(
+                None,
+                None,
+                "pages that belong to nobody cannot be told, since a tree could not be walked".into(),
+            );
             return;
         }
         let lost: Vec<PageId> = live.into_iter().filter(|page| !self.seen.contains_key(page)).collect();

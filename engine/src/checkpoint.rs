@@ -2,32 +2,36 @@
 //!
 //! # The order of steps
 //!
-//! 1. C, the replay LSN: every commit below it is wholly in the trees ([`crate::txn::slots`]). It is taken *before* the
-//!    epoch is closed. All page operations of those commits are over, so they announced the epoch that is about to be
-//!    closed or an earlier one, and the image holds them. Taken after the closing, C could pass a commit whose
-//!    operations belong to the next epoch, and replay would skip what no page has.
-//! 2. The pool closes the epoch and waits for the operations announced in it: for microseconds, never for a commit.
-//! 3. L, the log's tail. The stamp of a commit is appended inside the operation that it stamps, so whatever the image
-//!    holds has its record below L.
+//! 1. C, the replay LSN: every commit below it is wholly in the trees ([`crate::txn::slots`]). It is taken
+//!    *before* the epoch is closed. All page operations of those commits are over, so they announced the
+//!    epoch that is about to be closed or an earlier one, and the image holds them. Taken after the closing,
+//!    C could pass a commit whose operations belong to the next epoch, and replay would skip what no page
+//!    has.
+//! 2. The pool closes the epoch and waits for the operations announced in it: for microseconds, never for a
+//!    commit.
+//! 3. L, the log's tail. The stamp of a commit is appended inside the operation that it stamps, so whatever
+//!    the image holds has its record below L.
 //! 4. The pages are written to free blocks. Commits go on meanwhile.
 //! 5. The log is made durable at least up to L: the image must not hold what the log could still lose.
 //! 6. The page map, then one superblock with C and L, then the other copy.
-//! 7. Only now is anything given back: blocks and page ids by the pool, log segments below C here, and tombstones of
-//!    tables whose drop C has passed.
+//! 7. Only now is anything given back: blocks and page ids by the pool, log segments below C here, and
+//!    tombstones of tables whose drop C has passed.
 //!
-//! Commits in [C, L) may be in the image in part. Replay from C repeats them in log order, and what they do to a key
-//! does not depend on what was there before.
+//! Commits in [C, L) may be in the image in part. Replay from C repeats them in log order, and what they do
+//! to a key does not depend on what was there before.
 //!
 //! # When it fails
 //!
-//! An error up to step 5 that is not the log's gives this checkpoint up: the old one and the whole log since still
-//! hold, the pages stay dirty, and it is tried again after as much log again. An error of the log, of a data sync, or from
-//! the superblock write on makes the database read-only, because what is on the medium is not known any more.
+//! An error up to step 5 that is not the log's gives this checkpoint up: the old one and the whole log since
+//! still hold, the pages stay dirty, and it is tried again after as much log again. An error of the log, of a
+//! data sync, or from the superblock write on makes the database read-only, because what is on the medium is
+//! not known any more.
 //!
 //! # When
 //!
-//! After so many bytes of log, after so much time if anything was written, when asked, and at close. One at a time. A
-//! committer that finds the log four times as long as it should be waits for the running checkpoint, with nothing held.
+//! After so many bytes of log, after so much time if anything was written, when asked, and at close. One at a
+//! time. A committer that finds the log four times as long as it should be waits for the running checkpoint,
+//! with nothing held.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -45,7 +49,8 @@ use crate::stats::CheckpointInfo;
 const PATIENCE: u64 = 4;
 
 thread_local! {
-    /// This thread builds a long value, so a checkpoint would wait for it and it must not wait for a checkpoint.
+    /// This thread builds a long value, so a checkpoint would wait for it and it must not wait for a
+    /// checkpoint.
     static BUILDING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -78,8 +83,11 @@ pub(crate) struct Checkpoints {
     replay_lsn: AtomicU64,
     /// The log's tail when the last attempt began: the next is due so many bytes after it.
     attempted_at: AtomicU64,
-    /// Something was changed that the log does not tell of, so that there is reason for a checkpoint without it.
+    /// Something was changed that the log does not tell of, so that there is reason for a checkpoint without
+    /// it.
     unlogged: AtomicBool,
+    /// The last checkpoint of this run was made.
+    ended: AtomicBool,
     wishes: Mutex<Wishes>,
     wake: Condvar,
     over: Condvar,
@@ -127,6 +135,12 @@ impl Checkpoints {
             failures: wishes.failures,
             last_failure: wishes.last_failure.clone(),
         }
+    }
+
+    /// Waits for the checkpoint that is running and allows no other.
+    pub(crate) fn end(&self) {
+        let _one = self.running.lock();
+        self.ended.store(true, Ordering::Release);
     }
 
     /// No checkpoint runs while what this gives is held.
@@ -195,6 +209,9 @@ impl Shared {
     fn checkpoint_steps(&self, only_if_needed: bool) -> Result<CheckpointInfo> {
         self.alive()?;
         let state = &self.checkpoints;
+        if state.ended.load(Ordering::Acquire) {
+            return Err(Error::Closed { path: self.path.clone() });
+        }
         let tail = self.wal.tail().0;
         let unlogged = state.unlogged.swap(false, Ordering::AcqRel);
         state.attempted_at.store(tail, Ordering::Relaxed);
@@ -230,7 +247,7 @@ impl Shared {
         Ok(info)
     }
 
-    /// Checkpoints are possible: nothing has failed, and closing has not gone past its own.
+    /// Checkpoints are possible: nothing has failed.
     fn alive(&self) -> Result<()> {
         match self.state.cause() {
             Some(cause) => Err(Error::ReadOnlyFailed(cause.clone())),
@@ -250,7 +267,8 @@ impl Shared {
             return;
         }
         let long = |c: &Checkpoints| {
-            self.wal.tail().0.saturating_sub(c.replay_lsn()) >= self.checkpoint_log_bytes.saturating_mul(PATIENCE)
+            self.wal.tail().0.saturating_sub(c.replay_lsn())
+                >= self.checkpoint_log_bytes.saturating_mul(PATIENCE)
         };
         if !long(&self.checkpoints) {
             return;

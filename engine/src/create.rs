@@ -1,13 +1,15 @@
 //! Making a new database so that a cut at any moment leaves either none or one that opens.
 //!
-//! The name `data` decides whether there is a database. It appears by one rename, and only when everything behind it
-//! is durable: under the lock the data file is written as `data.new` and synced, the first log segment is written
-//! and synced with its name in `redo/`, both names and that of `redo` itself are synced, and only then `data.new`
-//! becomes `data` and the directory is synced again. The directories made on the way are synced in their parents.
+//! The name `data` decides whether there is a database. It appears by one rename, and only when everything
+//! behind it is durable: under the lock the data file is written as `data.new` and synced, the first log
+//! segment is written and synced with its name in `redo/`, both names and that of `redo` itself are synced,
+//! and only then `data.new` becomes `data` and the directory is synced again. The directories made on the way
+//! are synced in their parents.
 //!
-//! So without `data` whatever lies there under our names is debris of a creation that was cut: `data.new` and the
-//! segments in `redo/` are removed and creation starts again. With `data` nothing is ever created or removed. A rename
-//! that was made but not yet synced when the power went may turn up either way; both are covered.
+//! So without `data` whatever lies there under our names is debris of a creation that was cut: `data.new` and
+//! the segments in `redo/` are removed and creation starts again. With `data` nothing is ever created or
+//! removed. A rename that was made but not yet synced when the power went may turn up either way; both are
+//! covered.
 
 use std::path::{Path, PathBuf};
 
@@ -26,8 +28,8 @@ pub(crate) const REDO: &str = "redo";
 /// The lock file.
 pub(crate) const LOCK: &str = "LOCK";
 
-/// Where the log of every database begins. Not 0: that stands for "no commit" in pages and for "this very record" in
-/// fragments.
+/// Where the log of every database begins. Not 0: that stands for "no commit" in pages and for "this very
+/// record" in fragments.
 pub(crate) const START_LSN: u64 = 4096;
 
 /// Page size of a database whose creator named none.
@@ -84,7 +86,8 @@ fn remove_debris(disk: &dyn Disk, dir: &Path) -> Result<()> {
     let redo = dir.join(REDO);
     if disk.exists(&redo)? {
         for name in disk.list(&redo)? {
-            if Path::new(&name).extension().is_some_and(|e| e == "log") {
+            // Segments, and segments while they are made.
+            if Path::new(&name).extension().is_some_and(|e| e == "log" || e == "new") {
                 disk.remove(&redo.join(name))?;
             } else {
                 return Err(Error::NotADatabase {
@@ -99,15 +102,17 @@ fn remove_debris(disk: &dyn Disk, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A number for a new database, different for every one. On a simulated disk it follows from the disk's clock, so
-/// that a run can be repeated exactly.
+/// A number for a new database, different for every one. On a simulated disk it follows from the disk's
+/// clock, so that a run can be repeated exactly.
 pub(crate) fn new_database_id(disk: &dyn Disk, dir: &Path, simulated: bool) -> [u8; 16] {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut halves = [0u64; 2];
     for (i, half) in halves.iter_mut().enumerate() {
         let time = [disk.unix_ms(), disk.now().as_nanos() as u64, i as u64 + 1];
         *half = if simulated {
-            time.iter().fold(0x9e37_79b9_7f4a_7c15, |h, n| (h ^ n).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29))
+            time.iter().fold(0x9e37_79b9_7f4a_7c15, |h, n| {
+                (h ^ n).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29)
+            })
         } else {
             // The standard library seeds its hash maps from the system's random numbers.
             let mut hasher = RandomState::new().build_hasher();

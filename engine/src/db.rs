@@ -38,7 +38,8 @@ pub(crate) enum Start {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CommitInfo {
-    /// Its position in the log, which is also its place in the order of commits. 0 for a commit that wrote nothing.
+    /// Its position in the log, which is also its place in the order of commits. 0 for a commit that wrote
+    /// nothing.
     pub lsn: u64,
 }
 
@@ -54,8 +55,8 @@ pub struct TableInfo {
     pub root_page: u32,
 }
 
-/// An open database. Clones are handles to the same one; it is closed by [`Database::close`], or as well as may be
-/// when the last handle is dropped. Nothing that was acknowledged depends on closing.
+/// An open database. Clones are handles to the same one; it is closed by [`Database::close`], or as well as
+/// may be when the last handle is dropped. Nothing that was acknowledged depends on closing.
 #[derive(Clone)]
 pub struct Database {
     handle: Arc<Handle>,
@@ -356,8 +357,8 @@ impl Database {
         }
     }
 
-    /// Checks everything: order and fences of every page, chains of long values, leaked and doubly used pages and
-    /// space. Writers are held off meanwhile.
+    /// Checks everything: order and fences of every page, chains of long values, leaked and doubly used pages
+    /// and space. Writers are held off meanwhile.
     pub fn check(&self) -> Result<CheckReport> {
         self.shared().check()
     }
@@ -434,13 +435,14 @@ impl Handle {
         if !shared.state.close() {
             return Ok(());
         }
-        // No writer is between log and trees once all stripes were had, and none gets past the state any more.
-        drop(shared.catalog.change());
-        drop(shared.stripes.lock_all());
+        // Whoever gets past the state has an apply slot, or works on what dropped tables left.
+        drop(shared.catalog.upkeep.lock());
+        shared.slots.drain();
         let outcome = match failure {
             Some(cause) => Err(Error::ReadOnlyFailed(cause)),
             None => shared.run_checkpoint(true).map(drop),
         };
+        shared.checkpoints.end();
         shared.pool.shutdown();
         *shared.lock.lock() = None;
         outcome

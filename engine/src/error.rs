@@ -119,7 +119,9 @@ pub enum Error {
         min: usize,
     },
     /// Every frame of the pool is held by somebody's values or iterators.
-    #[error("the pool is exhausted: {pinned} of {frames} frames are pinned; drop values and iterators you hold, or raise pool_bytes")]
+    #[error(
+        "the pool is exhausted: {pinned} of {frames} frames are pinned; drop values and iterators you hold, or raise pool_bytes"
+    )]
     PoolExhausted {
         /// Frames there are.
         frames: usize,
@@ -135,7 +137,9 @@ pub enum Error {
         detail: String,
     },
     /// The engine met an error after which it cannot promise anything: it only reads from now on.
-    #[error("the database turned read-only after an earlier failure ({0}); close it and open it again to recover")]
+    #[error(
+        "the database turned read-only after an earlier failure ({0}); close it and open it again to recover"
+    )]
     ReadOnlyFailed(Arc<Error>),
     /// The database was closed; handles that were left over are of no use.
     #[error("the database at {} was closed; open it again", path.display())]
@@ -144,12 +148,15 @@ pub enum Error {
         path: PathBuf,
     },
     /// A call that waits for checkpoints was made from inside the reader of a value that is being written.
-    #[error("{what} was called from inside the reader given to put_reader, for which it would have to wait; call it before or after")]
+    #[error(
+        "{what} was called from inside the reader given to put_reader, for which it would have to wait; call it before or after"
+    )]
     InsideReader {
         /// The call.
         what: &'static str,
     },
-    /// The commit was handed to the log, but the log failed: whether it is durable is known only after reopening.
+    /// The commit was handed to the log, but the log failed: whether it is durable is known only after
+    /// reopening.
     #[error("the commit is not known to be durable ({0}); close the database and open it again to see")]
     NotKnownDurable(Arc<Error>),
     /// No table of this name.
@@ -218,7 +225,11 @@ impl Error {
     pub fn is_corruption(&self) -> bool {
         match self {
             Error::Corrupt { .. } | Error::LogDamaged { .. } | Error::MissingSegment { .. } => true,
-            Error::ReadOnlyFailed(e) | Error::IteratorFailed(e) | Error::NotKnownDurable(e) => e.is_corruption(),
+            // A file that ends before what was written into it.
+            Error::Io(e) => e.is_unexpected_eof(),
+            Error::ReadOnlyFailed(e) | Error::IteratorFailed(e) | Error::NotKnownDurable(e) => {
+                e.is_corruption()
+            }
             _ => false,
         }
     }
@@ -228,7 +239,9 @@ impl Error {
         match self {
             Error::NoSpace { .. } => true,
             Error::Io(e) => e.is_no_space(),
-            Error::ReadOnlyFailed(e) | Error::IteratorFailed(e) | Error::NotKnownDurable(e) => e.is_no_space(),
+            Error::ReadOnlyFailed(e) | Error::IteratorFailed(e) | Error::NotKnownDurable(e) => {
+                e.is_no_space()
+            }
             _ => false,
         }
     }
@@ -257,35 +270,18 @@ impl Error {
     }
 }
 
+// Errors of the parts are often shared (a failure that is for good is told to everybody), so they are looked
+// at, not taken apart.
+
 impl From<PoolError> for Error {
     fn from(e: PoolError) -> Self {
-        match e {
-            PoolError::Io(e) if e.is_no_space() => Error::NoSpace { detail: e.to_string(), file: e.path },
-            PoolError::Io(e) => Error::Io(e),
-            PoolError::Corrupt { file, offset, page, what, detail } => {
-                Error::Corrupt { file, offset, page: page.map(|PageId(n)| n), what, detail }
-            }
-            PoolError::Exhausted { frames, pinned } => Error::PoolExhausted { frames, pinned },
-            PoolError::NoSpace { file, wanted } => Error::NoSpace { file, detail: format!("{wanted} bytes wanted") },
-            PoolError::NotADatabase { file, found } => {
-                let detail = format!("it begins with {:?}", found.escape_ascii().to_string());
-                Error::NotADatabase { path: file, detail }
-            }
-            PoolError::UnsupportedVersion { file, found, supported } => {
-                Error::UnsupportedVersion { path: file, found: found.into(), supported: supported.into() }
-            }
-            PoolError::TooSmall { given, min, .. } => {
-                Error::PoolTooSmall { given: given as usize, min: min as usize }
-            }
-            PoolError::Failed(e) => Error::ReadOnlyFailed(Arc::new(shared_pool_error(&e))),
-            PoolError::WriteOut(e) => shared_pool_error(&e),
-            PoolError::Memory { bytes, error } => {
-                Error::BadOption { option: "pool_bytes", detail: format!("cannot map {bytes} bytes: {error}") }
-            }
-            PoolError::Config(detail) => Error::BadOption { option: "pool", detail },
-            PoolError::Free(page) => Error::Internal(format!("{page} is free but referred to")),
-            other => Error::Internal(other.to_string()),
-        }
+        Error::of_pool(&e)
+    }
+}
+
+impl From<WalError> for Error {
+    fn from(e: WalError) -> Self {
+        Error::of_log(&e)
     }
 }
 
@@ -297,52 +293,78 @@ fn copy_io_error(e: &IoError) -> IoError {
     IoError { op: e.op, path: e.path.clone(), offset: e.offset, len: e.len, source }
 }
 
-/// A pool error that is shared and so cannot be taken apart by value.
-fn shared_pool_error(e: &PoolError) -> Error {
-    match e {
-        PoolError::Io(e) => Error::Io(copy_io_error(e)),
-        PoolError::Corrupt { file, offset, page, what, detail } => Error::Corrupt {
-            file: file.clone(),
-            offset: *offset,
-            page: page.map(|PageId(n)| n),
-            what,
-            detail: detail.clone(),
-        },
-        PoolError::NoSpace { file, wanted } => {
-            Error::NoSpace { file: file.clone(), detail: format!("{wanted} bytes wanted") }
+impl Error {
+    /// What an error of the pool means to the user.
+    pub(crate) fn of_pool(e: &PoolError) -> Self {
+        match e {
+            PoolError::Io(e) if e.is_no_space() => {
+                Error::NoSpace { file: e.path.clone(), detail: e.to_string() }
+            }
+            PoolError::Io(e) => Error::Io(copy_io_error(e)),
+            PoolError::Corrupt { file, offset, page, what, detail } => Error::Corrupt {
+                file: file.clone(),
+                offset: *offset,
+                page: page.map(|PageId(n)| n),
+                what,
+                detail: detail.clone(),
+            },
+            PoolError::Exhausted { frames, pinned } => {
+                Error::PoolExhausted { frames: *frames, pinned: *pinned }
+            }
+            PoolError::NoSpace { file, wanted } => {
+                Error::NoSpace { file: file.clone(), detail: format!("{wanted} bytes wanted") }
+            }
+            PoolError::NotADatabase { file, found } => {
+                let detail = format!("it begins with {:?}", found.escape_ascii().to_string());
+                Error::NotADatabase { path: file.clone(), detail }
+            }
+            PoolError::UnsupportedVersion { file, found, supported } => Error::UnsupportedVersion {
+                path: file.clone(),
+                found: (*found).into(),
+                supported: (*supported).into(),
+            },
+            PoolError::TooSmall { given, min, .. } => {
+                Error::PoolTooSmall { given: *given as usize, min: *min as usize }
+            }
+            PoolError::Failed(e) => Error::ReadOnlyFailed(Arc::new(Error::of_pool(e))),
+            PoolError::WriteOut(e) => Error::of_pool(e),
+            PoolError::Memory { bytes, error } => Error::BadOption {
+                option: "pool_bytes",
+                detail: format!("cannot map {bytes} bytes: {error}"),
+            },
+            PoolError::Config(detail) => Error::BadOption { option: "pool", detail: detail.clone() },
+            PoolError::Free(page) => Error::Internal(format!("{page} is free but referred to")),
+            other => Error::Internal(other.to_string()),
         }
-        PoolError::Failed(e) | PoolError::WriteOut(e) => shared_pool_error(e),
-        other => Error::Internal(other.to_string()),
     }
-}
 
-impl From<WalError> for Error {
-    fn from(e: WalError) -> Self {
-        shared_wal_error(&e)
-    }
-}
-
-fn shared_wal_error(e: &WalError) -> Error {
-    match e {
-        WalError::Io(e) if e.is_no_space() => Error::NoSpace { file: e.path.clone(), detail: e.to_string() },
-        WalError::Io(e) => Error::Io(copy_io_error(e)),
-        WalError::NoSpace { dir, .. } => Error::NoSpace { file: dir.clone(), detail: e.to_string() },
-        WalError::Damaged { file, offset, lsn, reason } => {
-            Error::LogDamaged { file: file.clone(), offset: *offset, lsn: lsn.0, detail: reason.clone() }
+    /// What an error of the log means to the user.
+    fn of_log(e: &WalError) -> Self {
+        match e {
+            WalError::Io(e) if e.is_no_space() => {
+                Error::NoSpace { file: e.path.clone(), detail: e.to_string() }
+            }
+            WalError::Io(e) => Error::Io(copy_io_error(e)),
+            WalError::NoSpace { dir, .. } => Error::NoSpace { file: dir.clone(), detail: e.to_string() },
+            WalError::Damaged { file, offset, lsn, reason } => {
+                Error::LogDamaged { file: file.clone(), offset: *offset, lsn: lsn.0, detail: reason.clone() }
+            }
+            WalError::MissingSegment { lsn, file } => {
+                Error::MissingSegment { file: file.clone(), lsn: lsn.0 }
+            }
+            WalError::BadSegmentHeader { file, reason } => Error::Corrupt {
+                file: file.clone(),
+                offset: 0,
+                page: None,
+                what: "header of a log segment",
+                detail: reason.clone(),
+            },
+            WalError::WrongDatabase { file, .. } => {
+                Error::NotADatabase { path: file.clone(), detail: e.to_string() }
+            }
+            WalError::Failed(e) => Error::ReadOnlyFailed(Arc::new(Error::of_log(e))),
+            WalError::Config { what } => Error::BadOption { option: "log", detail: what.clone() },
+            other => Error::Internal(other.to_string()),
         }
-        WalError::MissingSegment { lsn, file } => Error::MissingSegment { file: file.clone(), lsn: lsn.0 },
-        WalError::BadSegmentHeader { file, reason } => Error::Corrupt {
-            file: file.clone(),
-            offset: 0,
-            page: None,
-            what: "header of a log segment",
-            detail: reason.clone(),
-        },
-        WalError::WrongDatabase { file, .. } => {
-            Error::NotADatabase { path: file.clone(), detail: e.to_string() }
-        }
-        WalError::Failed(e) => Error::ReadOnlyFailed(Arc::new(shared_wal_error(e))),
-        WalError::Config { what } => Error::BadOption { option: "log", detail: what.clone() },
-        other => Error::Internal(other.to_string()),
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bedstone_bufpool::PolicyKind;
-use bedstone_io::{Disk, RealDisk, SetupError};
 pub use bedstone_io::IoChoice;
+use bedstone_io::{Disk, RealDisk, SetupError};
 pub use bedstone_wal::Durability;
 
 use crate::db::Database;
@@ -31,7 +31,8 @@ impl Policy {
     }
 }
 
-/// Who does the work that need not be done at once (checkpoints, preallocation of the log, cleaning of pages).
+/// Who does the work that need not be done at once (checkpoints, preallocation of the log, cleaning of
+/// pages).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Background {
     /// Threads of the database's own.
@@ -133,7 +134,7 @@ impl Default for Builder {
             checkpoint_log_bytes: 256 << 20,
             checkpoint_interval: None,
             relaxed_delay: Duration::from_millis(100),
-            syncs_in_flight: 1,
+            syncs_in_flight: 2,
             background: Background::Threads,
             disk: None,
             on_recovery_progress: None,
@@ -188,7 +189,8 @@ impl Builder {
         self
     }
 
-    /// Goes on through the page cache where the file system refuses direct I/O, instead of failing. Default no.
+    /// Goes on through the page cache where the file system refuses direct I/O, instead of failing. Default
+    /// no.
     #[must_use]
     pub fn allow_buffered(mut self, allow: bool) -> Self {
         self.allow_buffered = allow;
@@ -244,7 +246,8 @@ impl Builder {
         self
     }
 
-    /// How many syncs of the log may run at once: 1 or 2. Default 1.
+    /// How many syncs of the log may run at once: 1 or 2. Default 2; the second only runs while few threads
+    /// commit.
     #[must_use]
     pub fn syncs_in_flight(mut self, syncs: usize) -> Self {
         self.syncs_in_flight = syncs;

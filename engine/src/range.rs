@@ -112,8 +112,9 @@ impl<'t> Entry<'t> {
 }
 
 /// The entries of a range in ascending order, or descending from the back. Each leaf is seen as it is at the
-/// moment the iterator reaches it: entries written behind the iterator's position while it runs may or may not be
-/// seen, an entry that is there all the time is seen exactly once. After an error it gives errors for ever.
+/// moment the iterator reaches it: entries written behind the iterator's position while it runs may or may
+/// not be seen, an entry that is there all the time is seen exactly once. After an error it gives errors for
+/// ever.
 pub struct Range<'t> {
     table: &'t Table,
     scan: Scan<'t>,
@@ -141,8 +142,8 @@ impl<'t> Range<'t> {
         Self { table, scan, long: Vec::new(), over: false, failed: None }
     }
 
-    /// The next entry without pinning or allocating anything for it: both slices live until the next call. The way
-    /// to read much, fast.
+    /// The next entry without pinning or allocating anything for it: both slices live until the next call.
+    /// The way to read much, fast.
     pub fn next_ref(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.side_ref(Side::Front)
     }
@@ -262,9 +263,8 @@ impl<'t> Range<'t> {
     /// The iterator has met an error and does not go past it.
     #[cold]
     fn fail(&mut self, e: bedstone_bufpool::PoolError) -> Error {
-        let error = Arc::new(self.table.reading_error(e));
-        self.failed = Some(error.clone());
-        Error::IteratorFailed(error)
+        self.failed = Some(Arc::new(self.table.reading_error(&e)));
+        self.table.reading_error(&e)
     }
 }
 

@@ -1,32 +1,34 @@
-//! Recovery: from the newest superblock and the log after it to the state that was last acknowledged, or a later one.
+//! Recovery: from the newest superblock and the log after it to the state that was last acknowledged, or a
+//! later one.
 //!
-//! The pool opens on the pages of the last checkpoint; replay repeats the log from that checkpoint's C. A record is in
-//! those pages already, or in part, or not at all; since it says what a key's value is afterwards and nothing about how it
-//! came about, repeating the records in log order gives the same state in all three cases.
+//! The pool opens on the pages of the last checkpoint; replay repeats the log from that checkpoint's C. A
+//! record is in those pages already, or in part, or not at all; since it says what a key's value is
+//! afterwards and nothing about how it came about, repeating the records in log order gives the same state in
+//! all three cases.
 //!
 //! # What keeps a crash during recovery harmless
 //!
-//! Replay changes pages in memory; those that must make room are written to blocks that the superblock does not know. Only
-//! two things become durable before the first checkpoint: the new opening number in the superblock, and the log's tail,
-//! which is written anew by [`Wal::open`](bedstone_wal::Wal::open), because what was read of it may never have reached the
-//! medium (after a failed sync the kernel may show pages as clean that it never wrote). Neither changes what the next
-//! recovery would do.
+//! Replay changes pages in memory; those that must make room are written to blocks that the superblock does
+//! not know. Only two things become durable before the first checkpoint: the new opening number in the
+//! superblock, and the log's tail, which is written anew by [`Wal::open`](bedstone_wal::Wal::open), because
+//! what was read of it may never have reached the medium (after a failed sync the kernel may show pages as
+//! clean that it never wrote). Neither changes what the next recovery would do.
 //!
 //! # Order and batches
 //!
-//! Writes are collected over many records and applied a few MiB at a time, sorted, of each key only the last. That is the
-//! same as applying them one by one, because writes to different keys do not touch each other. Records about tables, and
-//! long values, are applied in their place, after what was collected before them.
+//! Writes are collected over many records and applied a few MiB at a time, sorted, of each key only the last.
+//! That is the same as applying them one by one, because writes to different keys do not touch each other.
+//! Records about tables, and long values, are applied in their place, after what was collected before them.
 //!
-//! A commit in fragments is applied where its commit record stands. Its fragments are read again then, from the first
-//! one on, which is not below C, because the apply slot held C back. Its writes come out of a byte string, so a value of any
-//! length is taken piece by piece and memory stays bounded.
+//! A commit in fragments is applied where its commit record stands. Its fragments are read again then, from
+//! the first one on, which is not below C, because the apply slot held C back. Its writes come out of a byte
+//! string, so a value of any length is taken piece by piece and memory stays bounded.
 //!
 //! # What ends the log, and what is damage
 //!
-//! The log ends with the first record that fails its check. It is damage, and not the torn tail a crash leaves, if it
-//! ends below L, or if a valid record further on proves that the bad place had been durable; also if a record whose
-//! checksum is right makes no sense, names a table that cannot be, or lacks fragments.
+//! The log ends with the first record that fails its check. It is damage, and not the torn tail a crash
+//! leaves, if it ends below L, or if a valid record further on proves that the bad place had been durable;
+//! also if a record whose checksum is right makes no sense, names a table that cannot be, or lacks fragments.
 
 use std::collections::HashMap;
 use std::io::{BufRead, Read};
@@ -39,7 +41,9 @@ use bedstone_io::Disk;
 use bedstone_wal::{LogEnd, LogReader, Lsn, classify_end};
 
 use crate::btree::node::CellValue;
-use crate::btree::{BuildGate, NewValue, OPERATION_PAGES, Op, Outcome, PreparedOverflow, SourceError, Stamp, Tree, Write};
+use crate::btree::{
+    BuildGate, NewValue, OPERATION_PAGES, Op, Outcome, PreparedOverflow, SourceError, Stamp, Tree, Write,
+};
 use crate::catalog::{self, CATALOG, Changes, Record, TableState, Tombstone};
 use crate::error::{Error, Result};
 use crate::options::{Limits, RecoveryProgress};
@@ -112,9 +116,10 @@ pub(crate) fn recover(place: &Place<'_>, opening: u32) -> Result<Recovered> {
             progress(end, replay.commits, false);
         }
     }
-    classify_end(&mut reader, Lsn(superblock.log_end))?.into_result()?;
+    classify_end(&reader, Lsn(superblock.log_end))?.into_result()?;
     replay.flush()?;
-    let end = reader.end().cloned().ok_or_else(|| Error::Internal("the log reader ended without an end".into()))?;
+    let end =
+        reader.end().cloned().ok_or_else(|| Error::Internal("the log reader ended without an end".into()))?;
     report.end_lsn = end.lsn.0;
     report.end = format!("{:?}", end.reason);
     report.commits = replay.commits;
@@ -190,7 +195,8 @@ impl<'a> Replay<'a> {
         } else {
             // The first opening, or the first checkpoint has not come yet.
             let mut reserve = place.pool.reserve(OPERATION_PAGES)?;
-            let (_, pages) = Tree::create_at(place.pool, &mut reserve, catalog::CATALOG_TABLE, PageId::CATALOG_ROOT);
+            let (_, pages) =
+                Tree::create_at(place.pool, &mut reserve, catalog::CATALOG_TABLE, PageId::CATALOG_ROOT);
             let operation = place.pool.announce();
             for page in pages {
                 page.publish(&operation);
@@ -320,7 +326,12 @@ impl<'a> Replay<'a> {
     }
 
     /// The write is one that this database can hold, and of a table that was made.
-    fn check_write(&self, table: u32, key_len: usize, value_len: Option<u64>) -> std::result::Result<(), Stop> {
+    fn check_write(
+        &self,
+        table: u32,
+        key_len: usize,
+        value_len: Option<u64>,
+    ) -> std::result::Result<(), Stop> {
         let limits = &self.place.limits;
         if key_len > limits.max_key_bytes || value_len.is_some_and(|len| len > limits.max_value_bytes) {
             let value_len = value_len.unwrap_or(0);
@@ -337,7 +348,13 @@ impl<'a> Replay<'a> {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value.unwrap_or_default());
-        self.waiting.push(Waiting { table, start, key_len: key.len(), value_len: value.map(<[u8]>::len), lsn });
+        self.waiting.push(Waiting {
+            table,
+            start,
+            key_len: key.len(),
+            value_len: value.map(<[u8]>::len),
+            lsn,
+        });
         if self.bytes.len() >= COLLECT || self.waiting.len() >= COLLECT_WRITES {
             self.flush()?;
         }
@@ -411,10 +428,14 @@ impl<'a> Replay<'a> {
     /// Applies a commit whose writes lie in fragments.
     fn fragments(&mut self, first: u64, count: u32, bytes: u64, lsn: u64) -> std::result::Result<(), Stop> {
         if first < self.from || first >= lsn {
-            return Err(Stop::Bad(format!("fragments from lsn {first} on are committed, replay began at {}", self.from)));
+            return Err(Stop::Bad(format!(
+                "fragments from lsn {first} on are committed, replay began at {}",
+                self.from
+            )));
         }
         let reader = LogReader::open(self.place.disk.clone(), self.place.redo, self.database_id, Lsn(first))?;
-        let mut source = FragmentSource { reader, first, end: lsn, piece: Vec::new(), at: 0, count: 0, bytes: 0 };
+        let mut source =
+            FragmentSource { reader, first, end: lsn, piece: Vec::new(), at: 0, count: 0, bytes: 0 };
         while let Some(front) = source.front()? {
             self.check_write(front.table, front.key_len, front.value_len)?;
             let mut key = vec![0; front.key_len];
@@ -433,7 +454,8 @@ impl<'a> Replay<'a> {
         }
         if (source.count, source.bytes) != (count, bytes) {
             let (found, found_bytes) = (source.count, source.bytes);
-            let what = format!("{count} fragments of {bytes} bytes are committed, found {found} of {found_bytes}");
+            let what =
+                format!("{count} fragments of {bytes} bytes are committed, found {found} of {found_bytes}");
             return Err(Stop::Bad(what));
         }
         Ok(())
@@ -444,7 +466,8 @@ fn unknown(table: u32) -> Stop {
     Stop::Bad(format!("it is about table {table}, which the catalog does not have and no record made"))
 }
 
-/// An error that came out of a [`FragmentSource`] through an interface that knows only the standard library's.
+/// An error that came out of a [`FragmentSource`] through an interface that knows only the standard
+/// library's.
 fn source_failed(e: std::io::Error) -> Stop {
     match e.downcast::<Error>() {
         Ok(error) => Stop::Error(error),
@@ -470,7 +493,11 @@ impl FragmentSource {
         let mut front = Vec::with_capacity(crate::txn::record::WRITE_HEADER_MAX);
         loop {
             let Some(&byte) = self.fill_buf().map_err(source_failed)?.first() else {
-                return if front.is_empty() { Ok(None) } else { Err(Stop::Bad("the last write is cut off".into())) };
+                return if front.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(Stop::Bad("the last write is cut off".into()))
+                };
             };
             self.consume(1);
             front.push(byte);
@@ -480,7 +507,8 @@ impl FragmentSource {
         }
     }
 
-    /// The next fragment of the commit becomes the piece; `false` when there is none before the commit record.
+    /// The next fragment of the commit becomes the piece; `false` when there is none before the commit
+    /// record.
     fn next_piece(&mut self) -> Result<bool> {
         self.piece.clear();
         self.at = 0;
@@ -491,7 +519,9 @@ impl FragmentSource {
             if record.kind != FRAGMENT {
                 continue;
             }
-            let Some((transaction, piece)) = record.payload.split_first_chunk::<FRAGMENT_HEADER>() else { continue };
+            let Some((transaction, piece)) = record.payload.split_first_chunk::<FRAGMENT_HEADER>() else {
+                continue;
+            };
             let transaction = u64::from_le_bytes(*transaction);
             let own = if transaction == 0 { record.lsn.0 } else { transaction };
             if own == self.first {
@@ -552,7 +582,8 @@ pub(crate) fn read_catalog(pool: &Pool) -> Result<Vec<(u32, CatalogEntry)>> {
 fn decode_entry(key: &[u8], value: &[u8]) -> Result<(u32, CatalogEntry)> {
     let decoded = catalog::decode_key(key).and_then(|id| {
         let entry = if id == catalog::CATALOG_TABLE {
-            let bytes: [u8; 4] = value.try_into().map_err(|_| "a bad record of the next table number".to_owned())?;
+            let bytes: [u8; 4] =
+                value.try_into().map_err(|_| "a bad record of the next table number".to_owned())?;
             CatalogEntry::NextId(u32::from_le_bytes(bytes))
         } else {
             CatalogEntry::Table(Record::decode(value)?)

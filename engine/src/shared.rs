@@ -1,11 +1,13 @@
 //! What all handles of an open database share, and the three states it can be in.
 //!
-//! *Open*: everything works. *Failed*: something happened after which a promise could be broken (a sync of the log
-//! failed, a commit is in the log but could not be applied, a checkpoint failed from its superblock on): reads go on, no
-//! write begins, no checkpoint is made, and opening again recovers. *Closed*: nothing works.
+//! *Open*: everything works. *Failed*: something happened after which a promise could be broken (a sync of
+//! the log failed, a commit is in the log but could not be applied, a checkpoint failed from its superblock
+//! on): reads go on, no write begins, no checkpoint is made, and opening again recovers. *Closed*: nothing
+//! works.
 //!
-//! A writer looks at the state once its stripes are locked. Closing changes the state and then takes every stripe, so
-//! after that no writer is or comes between log and trees.
+//! A writer looks at the state once it has its apply slot and before it appends anything. Closing changes the
+//! state and then waits until no slot is owned: after that nobody is between log and trees, and nobody comes
+//! there any more.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -64,7 +66,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn is_open(&self) -> bool {
-        self.now.load(Ordering::Acquire) == OPEN
+        self.now.load(Ordering::SeqCst) == OPEN
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -78,7 +80,7 @@ impl State {
 
     /// Closes; `false` if it was closed already.
     pub(crate) fn close(&self) -> bool {
-        self.now.swap(CLOSED, Ordering::AcqRel) != CLOSED
+        self.now.swap(CLOSED, Ordering::SeqCst) != CLOSED
     }
 }
 
@@ -109,8 +111,8 @@ impl Shared {
         }
     }
 
-    /// Turns the database read-only because of `why`, for good. Gives the error back as the caller of the failed
-    /// operation should see it.
+    /// Turns the database read-only because of `why`, for good. Gives the error back as the caller of the
+    /// failed operation should see it.
     #[cold]
     pub(crate) fn fail(&self, why: Error) -> Error {
         let why = match why {

@@ -212,7 +212,8 @@ impl Stats {
     /// As one JSON object with an object for each part.
     pub fn to_json(&self) -> String {
         let parts = self.figures().into_iter().map(|(part, figures)| {
-            let figures: Vec<String> = figures.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+            let figures: Vec<String> =
+                figures.into_iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
             format!("\"{part}\":{{{}}}", figures.join(","))
         });
         format!("{{{}}}", parts.collect::<Vec<_>>().join(","))

@@ -18,8 +18,8 @@ use crate::stats::TableStats;
 use crate::txn::commit::Source;
 use crate::value::{Value, ValueReader};
 
-/// A table of a database: an ordered map from byte strings to byte strings. A handle is cheap to clone and may be
-/// used from many threads at once; it keeps the database open.
+/// A table of a database: an ordered map from byte strings to byte strings. A handle is cheap to clone and
+/// may be used from many threads at once; it keeps the database open.
 #[derive(Clone)]
 pub struct Table {
     db: Database,
@@ -28,7 +28,10 @@ pub struct Table {
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("id", &self.state.id).field("name", &self.name()).finish_non_exhaustive()
+        f.debug_struct("Table")
+            .field("id", &self.state.id)
+            .field("name", &self.name())
+            .finish_non_exhaustive()
     }
 }
 
@@ -67,23 +70,20 @@ impl Table {
         self.state.usable()
     }
 
-    /// What an error of reading pages means to the user. A table that is dropped under a reader loses its pages one by
-    /// one, so whatever the reader meets then means just that.
+    /// What an error of reading pages means to the user. A table that is dropped under a reader loses its
+    /// pages one by one, so whatever the reader meets then means just that.
     #[cold]
-    pub(crate) fn reading_error(&self, e: PoolError) -> Error {
-        match self.readable() {
-            Err(gone) => gone,
-            Ok(()) => match e {
-                // Reading goes on in a database that only reads, so this is about the page.
-                PoolError::Corrupt { offset: 0, page, what, detail, .. } => Error::Corrupt {
-                    file: crate::create::data_path(&self.shared().path),
-                    offset: 0,
-                    page: page.map(|p| p.0),
-                    what,
-                    detail,
-                },
-                other => other.into(),
-            },
+    pub(crate) fn reading_error(&self, e: &PoolError) -> Error {
+        if let Err(gone) = self.readable() {
+            return gone;
+        }
+        match Error::of_pool(e) {
+            // The trees do not know where their pages lie.
+            Error::Corrupt { offset: 0, page, what, detail, .. } => {
+                let file = crate::create::data_path(&self.shared().path);
+                Error::Corrupt { file, offset: 0, page, what, detail }
+            }
+            other => other,
         }
     }
 
@@ -94,7 +94,7 @@ impl Table {
                 OverflowReader::new(self.state.tree, &self.shared().pool, value, ticket)
                     .and_then(|mut reader| reader.read_all())
                     .map(Value::owned)
-                    .map_err(|e| self.reading_error(e))
+                    .map_err(|e| self.reading_error(&e))
             }
         }
     }
@@ -105,7 +105,7 @@ impl Table {
         if key.len() > self.shared().limits.max_key_bytes {
             return Ok(None);
         }
-        self.state.tree.get(&self.shared().pool, key).map_err(|e| self.reading_error(e))
+        self.state.tree.get(&self.shared().pool, key).map_err(|e| self.reading_error(&e))
     }
 
     /// The value of `key`.
@@ -119,8 +119,8 @@ impl Table {
         Ok(self.find(key.as_ref())?.is_some())
     }
 
-    /// The values of many keys, in the order of `keys`. All pages missing from memory are read at once, so this is
-    /// several times faster than as many calls of [`Table::get`].
+    /// The values of many keys, in the order of `keys`. All pages missing from memory are read at once, so
+    /// this is several times faster than as many calls of [`Table::get`].
     pub fn multi_get<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value<'_>>>> {
         self.readable()?;
         let max = self.shared().limits.max_key_bytes;
@@ -142,7 +142,7 @@ impl Table {
                 Some(Found::Inline { pin, range }) => values[i] = Some(Value::in_page(pin, range)),
                 Some(found) => long.push((i, found)),
             })
-            .map_err(|e| self.reading_error(e))?;
+            .map_err(|e| self.reading_error(&e))?;
         for (i, found) in long {
             values[i] = Some(self.value(found)?);
         }
@@ -155,14 +155,20 @@ impl Table {
     }
 
     /// [`Table::put`] with the durability given.
-    pub fn put_with(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, durability: Durability) -> Result<CommitInfo> {
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        durability: Durability,
+    ) -> Result<CommitInfo> {
         let value = Source::Bytes(value.as_ref());
         let commit = self.shared().write_key(&self.state, key.as_ref(), Some(value), durability)?;
         commit.ok_or_else(|| Error::Internal("a put was not applied".into()))
     }
 
-    /// Sets the value of `key` to the `len` bytes that `reader` gives; memory is bounded whatever `len`. A reader
-    /// that fails or ends early leaves the table as it was. Checkpoints wait for the reader: it should not stall.
+    /// Sets the value of `key` to the `len` bytes that `reader` gives; memory is bounded whatever `len`. A
+    /// reader that fails or ends early leaves the table as it was. Checkpoints wait for the reader: it should
+    /// not stall.
     pub fn put_reader(&self, key: impl AsRef<[u8]>, len: u64, mut reader: impl Read) -> Result<()> {
         let value = Source::Reader(len, &mut reader);
         self.shared().write_key(&self.state, key.as_ref(), Some(value), self.shared().durability).map(drop)
@@ -193,7 +199,8 @@ impl Table {
     /// The entries whose keys begin with `prefix`.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Range<'_>> {
         let prefix = prefix.as_ref();
-        // The smallest string greater than all that begin with the prefix: the last byte that can be raised is.
+        // The smallest string greater than all that begin with the prefix: the last byte that can be raised
+        // is.
         let end = prefix.iter().rposition(|&b| b != u8::MAX).map(|i| {
             let mut end = prefix[..=i].to_vec();
             end[i] += 1;
@@ -217,14 +224,14 @@ impl Table {
         self.iter()?.next_back().transpose()
     }
 
-    /// A reader over the value of `key`, for values too long to hold in memory. The value stays readable as it was
-    /// when the reader was made.
+    /// A reader over the value of `key`, for values too long to hold in memory. The value stays readable as
+    /// it was when the reader was made.
     pub fn value_reader(&self, key: impl AsRef<[u8]>) -> Result<Option<ValueReader<'_>>> {
         Ok(match self.find(key.as_ref())? {
             None => None,
             Some(Found::Overflow { value, ticket }) => Some(ValueReader::pages(
                 OverflowReader::new(self.state.tree, &self.shared().pool, value, ticket)
-                    .map_err(|e| self.reading_error(e))?,
+                    .map_err(|e| self.reading_error(&e))?,
             )),
             Some(found) => Some(ValueReader::bytes(self.value(found)?)),
         })
@@ -233,7 +240,7 @@ impl Table {
     /// Pages, height and fill, found by walking the whole tree.
     pub fn stats(&self) -> Result<TableStats> {
         self.readable()?;
-        let stats = self.state.tree.stats(&self.shared().pool).map_err(|e| self.reading_error(e))?;
+        let stats = self.state.tree.stats(&self.shared().pool).map_err(|e| self.reading_error(&e))?;
         Ok(stats.into())
     }
 }

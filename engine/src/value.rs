@@ -11,9 +11,9 @@ use crate::btree::OverflowReader;
 /// Values of so many bytes are copied: that costs less than holding a page for them.
 const SMALL: usize = 38;
 
-/// A value. It points into the buffer pool where it can (the page it lies in stays as it is, and stays in memory,
-/// until the value is dropped), and is a copy where it is small, was stored in pages of its own, or where values
-/// already hold a quarter of the pool.
+/// A value. It points into the buffer pool where it can (the page it lies in stays as it is, and stays in
+/// memory, until the value is dropped), and is a copy where it is small, was stored in pages of its own, or
+/// where values already hold a quarter of the pool.
 pub struct Value<'t>(Held<'t>);
 
 enum Held<'t> {
@@ -139,8 +139,8 @@ impl PartialEq<Vec<u8>> for Value<'_> {
     }
 }
 
-/// A value read piece by piece; memory is bounded whatever its length. It gives the value as it was when the reader
-/// was made. A failed page read or checksum comes out as an I/O error that holds the [`crate::Error`].
+/// A value read piece by piece; memory is bounded whatever its length. It gives the value as it was when the
+/// reader was made. A failed page read or checksum comes out as an I/O error that holds the [`crate::Error`].
 pub struct ValueReader<'t>(Source<'t>);
 
 enum Source<'t> {

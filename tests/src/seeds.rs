@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Runs `run` for every seed in `seeds` on `threads` threads. Panics count as failures of their seed.
 ///
-/// Returns the failures, by seed, at most ten: after the tenth no more seeds are begun.
+/// Returns the failures, by seed; after `most` of them no more seeds are begun.
 pub fn run_seeds(
     seeds: std::ops::Range<u64>,
     threads: usize,
+    most: usize,
     run: impl Fn(u64) -> Result<(), String> + Sync,
 ) -> Vec<(u64, String)> {
     let next = AtomicU64::new(seeds.start);
@@ -30,7 +31,7 @@ pub fn run_seeds(
                     };
                     let mut failures = failures.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     failures.push((seed, failure));
-                    if failures.len() >= 10 {
+                    if failures.len() >= most {
                         next.store(seeds.end, Ordering::Relaxed);
                     }
                 }

@@ -10,7 +10,7 @@ const OPERATIONS: usize = 250;
 #[test]
 fn random_operations_and_power_cuts_keep_every_promise() {
     let failures =
-        seeds::run_seeds(SEEDS, seeds::cores(), |seed| run::run(seed, OPERATIONS, false).map(drop));
+        seeds::run_seeds(SEEDS, seeds::cores(), 3, |seed| run::run(seed, OPERATIONS, false).map(drop));
     let text = failures.iter().map(|(seed, what)| {
         format!(
             "seed {seed}: {what}  again: cargo run -p bedstone-tests --bin model -- --seeds {seed}..{} --operations \

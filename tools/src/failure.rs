@@ -70,7 +70,7 @@ impl Failure {
 
     /// What happened, its causes and what to do, for people.
     pub(crate) fn text(&self) -> String {
-        let mut said = self.to_string();
+        let mut said = self.words();
         let mut text = format!("bedstone: {said}");
         let mut cause = self.source();
         while let Some(e) = cause {
@@ -88,6 +88,25 @@ impl Failure {
             text.push_str(advice);
         }
         text
+    }
+
+    /// What happened. Where the engine advises a programmer what to call, this advises what to type.
+    fn words(&self) -> String {
+        use bedstone::Error;
+        match self {
+            Failure::Engine(Error::NotFound { path }) => {
+                format!("there is no database at {}; load and put make one", path.display())
+            }
+            Failure::Engine(Error::AlreadyExists { path }) => {
+                format!("there is a database at {} already; name a directory without one", path.display())
+            }
+            Failure::Engine(Error::PoolTooSmall { given, min }) => format!(
+                "a pool of {} bytes is too small, at least {} are needed with this page size; raise --pool-mib",
+                crate::bytes::count(*given as u64),
+                crate::bytes::count(*min as u64)
+            ),
+            _ => self.to_string(),
+        }
     }
 
     /// Says it on standard error.

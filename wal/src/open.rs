@@ -32,7 +32,7 @@ use crate::reader::LogEnd;
 use crate::record::{RECORD_HEADER_BYTES, crc_seed};
 use crate::segment::{Catalogue, SEGMENT_HEADER_BYTES, SegmentInfo, spare_path};
 use crate::shared::{Counters, Shared, State};
-use crate::space::{NotMade, Segment, Spare, make_segment, remove_own_positions};
+use crate::space::{Fill, NotMade, Segment, Spare, make_segment, remove_own_positions};
 use crate::stream::Stream;
 use crate::supply::Supply;
 
@@ -47,7 +47,7 @@ pub(crate) fn create(disk: &dyn Disk, cfg: &WalConfig, start: Lsn) -> Result<(),
     }
     disk.create_dir_all(&cfg.dir)?;
     remove_leftovers(disk, &cfg.dir)?;
-    make_segment(disk, cfg, start.0, None).map_err(|error| match error {
+    make_segment(disk, cfg, start.0, None, Fill::Allocated).map_err(|error| match error {
         NotMade::NoSpace(source) => WalError::NoSpace {
             dir: cfg.dir.clone(),
             needed: cfg.segment_bytes,
@@ -121,7 +121,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, cfg: WalConfig, end: &LogEnd) -> Result<
             old: before.to_vec(),
             counters: Counters::default(),
         }),
-        supply: Mutex::new(Supply { spares, in_advance_failed: false }),
+        supply: Mutex::new(Supply { spares, in_advance_failed: false, last_made: Some(disk.now()) }),
         free: AtomicU64::new(segment.end() - tail),
         tail: AtomicU64::new(tail),
         written: AtomicU64::new(tail),

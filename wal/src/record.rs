@@ -116,3 +116,34 @@ impl RecordHeader {
         self.as_bytes().iter().all(|&byte| byte == 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_lies_as_the_table_says() {
+        let seed = crc_seed(b"0123456789abcdef");
+        let header = RecordHeader::new(seed, Lsn(0x0102), Lsn(0x0304), 0x0506, 7, 0x0809, 0x0a0b_0c0d);
+        let bytes = header.as_bytes();
+        assert_eq!(bytes[..4], crc32c(crc32c(0, b"0123456789abcdef"), &bytes[4..40]).to_le_bytes());
+        let mut expected = [0; 40];
+        expected[..4].copy_from_slice(&bytes[..4]);
+        expected[4..8].copy_from_slice(&[9, 8, 0, 0]);
+        expected[8..10].copy_from_slice(&[2, 1]);
+        expected[16..18].copy_from_slice(&[4, 3]);
+        expected[24..28].copy_from_slice(&[0x0d, 0x0c, 0x0b, 0x0a]);
+        expected[28..30].copy_from_slice(&[6, 5]);
+        expected[32] = 7;
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn lengths_and_checksums_count_the_padding() {
+        assert_eq!([0, 1, 8, 9].map(record_bytes), [40, 48, 48, 56]);
+        assert_eq!([0, 1, 7, 8, 9].map(padding), [0, 7, 1, 0, 7]);
+        assert_eq!(payload_crc(&[b"ab", b"", b"c"], 3), crc32c(0, b"abc\0\0\0\0\0"));
+        assert!(worst_case(17, 3) >= record_bytes(1) + record_bytes(1) + record_bytes(15));
+        assert_eq!(worst_case(u64::MAX, 9), u64::MAX);
+    }
+}

@@ -286,3 +286,53 @@ fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_lies_as_the_table_says() {
+        let block = encode_header(*b"0123456789abcdef", 0x0102, 0x0304 * 8, 0x10_0000);
+        let mut expected = vec![0; 4096];
+        expected[..8].copy_from_slice(b"BEDSTLOG");
+        expected[8..12].copy_from_slice(&WAL_FORMAT_VERSION.to_le_bytes());
+        expected[12..14].copy_from_slice(&[2, 1]);
+        expected[16..32].copy_from_slice(b"0123456789abcdef");
+        expected[32..34].copy_from_slice(&[0x20, 0x18]);
+        expected[42] = 0x10;
+        let crc = crc32c(0, &expected[..60]);
+        expected[60..64].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(block, expected);
+        let parsed = parse_header(&block).unwrap();
+        assert_eq!((parsed.start, parsed.bytes, parsed.opening), (0x0304 * 8, 0x10_0000, 0x0102));
+    }
+
+    #[test]
+    fn no_bit_of_a_header_may_differ_and_no_length_panics() {
+        let block = encode_header([7; 16], 1, 0, 65536);
+        for byte in (0..64).chain([64, 4095]) {
+            for bit in 0..8 {
+                let mut bad = block.clone();
+                bad[byte] ^= 1 << bit;
+                assert!(parse_header(&bad).is_err(), "bit {bit} of byte {byte}");
+            }
+        }
+        for len in 0..64 {
+            assert!(parse_header(&block[..len]).is_err());
+        }
+        for (start, bytes) in [(4, 4096), (0, 0), (0, 100), (u64::MAX - 4095, 4096), (8, u64::MAX - 4095)] {
+            assert!(parse_header(&encode_header([7; 16], 1, start, bytes)).is_err(), "{start} {bytes}");
+        }
+    }
+
+    #[test]
+    fn names() {
+        let dir = Path::new("d");
+        assert_eq!(segment_path(dir, 42), Path::new("d/00000000000000000042.log"));
+        assert_eq!(start_by_name(&segment_path(dir, u64::MAX)), Some(u64::MAX));
+        for name in ["42.log", "x0000000000000000042.log", "99999999999999999999.log", ""] {
+            assert_eq!(start_by_name(Path::new(name)), None, "{name}");
+        }
+    }
+}

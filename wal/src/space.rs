@@ -1,8 +1,12 @@
 //! Space for the log: making segments, using them again, and giving them back.
 //!
+//! Zeros are worth writing where commits wait for single syncs (no metadata is touched then); where the log is filled
+//! faster than a segment every few seconds, writing everything twice costs more than it saves, so the blocks are only
+//! allocated ([`Fill::Allocated`]).
+//!
 //! A segment may be written to only after its whole length, its header and its name are durable; then no later write
 //! can meet a full disk and no sync needs to touch metadata. The order of steps, for a new file: create as `.new`,
-//! zeros over the whole length, header, `fsync`, rename to `.log`, `fsync` of the directory. For a file used again:
+//! zeros over the whole length (or allocated blocks), header, `fsync`, rename to `.log`, `fsync` of the directory. For a file used again:
 //! remove what could pass for a record of its new place, header, `fsync`, rename, `fsync` of the directory. A crash
 //! between any two leaves a file that the next opening removes or takes as a spare.
 
@@ -55,6 +59,15 @@ pub(crate) struct Spare {
     pub(crate) old: bool,
 }
 
+/// How the bytes of a new segment are prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// Written once with zeros: later syncs touch no metadata.
+    Zeros,
+    /// Blocks allocated, not written: made at once.
+    Allocated,
+}
+
 /// Why a segment could not be made.
 #[derive(Debug)]
 pub(crate) enum NotMade {
@@ -79,6 +92,7 @@ pub(crate) fn make_segment(
     cfg: &WalConfig,
     start: u64,
     spare: Option<Spare>,
+    fill: Fill,
 ) -> Result<Segment, NotMade> {
     let file_len = SEGMENT_HEADER_BYTES + cfg.segment_bytes;
     let header = encode_header(cfg.database_id, cfg.opening, start, cfg.segment_bytes);
@@ -89,7 +103,7 @@ pub(crate) fn make_segment(
         }
         None => {
             let path = unfinished_path(&cfg.dir, start);
-            (path.clone(), fill_new(disk, &path, file_len, &header))
+            (path.clone(), fill_new(disk, &path, file_len, &header, fill))
         }
     };
     let path = segment_path(&cfg.dir, start);
@@ -103,12 +117,15 @@ pub(crate) fn make_segment(
     Ok(Segment::open(disk, path, start, cfg.segment_bytes, cfg.syncs_in_flight)?)
 }
 
-fn fill_new(disk: &dyn Disk, path: &Path, file_len: u64, header: &[u8]) -> Result<(), NotMade> {
+fn fill_new(disk: &dyn Disk, path: &Path, file_len: u64, header: &[u8], fill: Fill) -> Result<(), NotMade> {
     if disk.exists(path)? {
         disk.remove(path)?;
     }
     let file = disk.open_log(path, OpenMode::CreateNew)?;
-    file.allocate_zeroed(file_len)?;
+    match fill {
+        Fill::Zeros => file.allocate_zeroed(file_len)?,
+        Fill::Allocated => file.allocate(file_len)?,
+    }
     file.write_at(header, 0)?;
     sync_all(&*file)
 }

@@ -17,7 +17,7 @@ use crate::error::WalError;
 use crate::lsn::Lsn;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentInfo};
 use crate::shared::Shared;
-use crate::space::{NotMade, Segment, Spare, make_segment};
+use crate::space::{Fill, NotMade, Segment, Spare, make_segment};
 
 /// What the mutex of segment making guards.
 #[derive(Debug, Default)]
@@ -26,7 +26,12 @@ pub(crate) struct Supply {
     pub(crate) spares: Vec<Spare>,
     /// Making a segment in advance has failed; only a caller who needs one tries again.
     pub(crate) in_advance_failed: bool,
+    /// When the newest segment was made or the log opened, on the disk's clock.
+    pub(crate) last_made: Option<Duration>,
 }
+
+/// A log that fills a segment in less time than this is being loaded: new segments are only allocated, not zeroed.
+const BUSY: Duration = Duration::from_secs(3);
 
 impl Shared {
     /// Takes `bytes` out of the free space, if they are there.
@@ -53,7 +58,7 @@ impl Shared {
             if self.debit(bytes) {
                 return Ok(());
             }
-            match self.prepare_one(&mut supply) {
+            match self.prepare_one(&mut supply, Fill::Allocated) {
                 Ok(()) => made += 1,
                 Err(error) => {
                     self.give_back(made);
@@ -81,14 +86,15 @@ impl Shared {
     }
 
     /// Makes the next segment and adds it to the free space.
-    fn prepare_one(&self, supply: &mut Supply) -> Result<(), NotMade> {
+    fn prepare_one(&self, supply: &mut Supply, fill: Fill) -> Result<(), NotMade> {
         let last_end = self.state.lock().segments.back().map(|segment| segment.end());
         let Some(start) = last_end else {
             return Err(NotMade::Refused(WalError::Internal { what: "the log has no segment" }));
         };
         let spare = supply.spares.pop();
         let reused = spare.is_some();
-        let segment = make_segment(&*self.disk, &self.cfg, start, spare)?;
+        let segment = make_segment(&*self.disk, &self.cfg, start, spare, fill)?;
+        supply.last_made = Some(self.disk.now());
         supply.in_advance_failed = false;
         let mut state = self.state.lock();
         if reused {
@@ -136,7 +142,8 @@ impl Shared {
         if !wanted || supply.in_advance_failed || self.check().is_err() {
             return;
         }
-        match self.prepare_one(&mut supply) {
+        let busy = supply.last_made.is_some_and(|made| self.disk.now().saturating_sub(made) < BUSY);
+        match self.prepare_one(&mut supply, if busy { Fill::Allocated } else { Fill::Zeros }) {
             Ok(()) => {}
             Err(NotMade::SyncFailed(error)) => self.fail(error.into()),
             Err(NotMade::NoSpace(error)) => {

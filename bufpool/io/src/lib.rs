@@ -12,6 +12,7 @@
 pub mod buf;
 pub mod error;
 mod heap;
+pub mod layout;
 pub mod real;
 #[cfg(feature = "sim")]
 pub mod sim;

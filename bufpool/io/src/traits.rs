@@ -125,6 +125,10 @@ pub trait LogFile: Send + Sync + Debug {
     /// Grows the file to `len` bytes by writing zeros from its present end (so that later writes neither meet
     /// a full disk nor touch metadata). Not durable before a sync. On error the file may be partly grown.
     fn allocate_zeroed(&self, len: u64) -> Result<(), IoError>;
+    /// The same without writing: the blocks are allocated (so later writes cannot meet a full disk) but marked as
+    /// unwritten, and the first sync of each block written also records that mark's end. Far quicker to make, a little
+    /// dearer at first use.
+    fn allocate(&self, len: u64) -> Result<(), IoError>;
     /// As [`DirectFile::cached_pages`].
     fn cached_pages(&self) -> Option<u64>;
 }

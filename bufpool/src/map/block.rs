@@ -1,38 +1,51 @@
-//! The blocks of the page map.
-//!
-//! | offset | size | field | meaning |
-//! |---|---|---|---|
-//! | 0 | 4 | checksum | CRC-32C of bytes 4 to the block's end |
-//! | 4 | 1 | kind | [`CHUNK_KIND`] or [`DIRECTORY_KIND`] |
-//! | 5 | 1 | level | 0 for chunks, height above them for directories |
-//! | 6 | 2 | format version | [`FORMAT_VERSION`] |
-//! | 8 | 4 | number | index of the block within its level |
-//! | 12 | 4 | database | CRC-32C of the database id |
-//! | 16 | 8 | checkpoint | the checkpoint that wrote the block |
-//! | 24 | 8 | reserved | zero |
-//! | 32 | 8 each | entries | to the block's end |
-//!
-//! All integers are little-endian. Kind, version and checksum lie where a page has them.
+//! The blocks of the page map: a header, and entries to the block's end. FORMAT.md has their tables. All integers are
+//! little-endian; kind, version and checksum lie where a page has them.
 
-use bedstone_io::{AlignedBuf, crc32c};
+use bedstone_io::layout::{Layout, Tail};
+use bedstone_io::{AlignedBuf, crc32c, layout};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Entry;
-use crate::header::FORMAT_VERSION;
+use crate::header::{CHECKSUM_BYTES, FORMAT_VERSION};
 
 /// Kind byte of a chunk: a block of entries of pages.
 pub const CHUNK_KIND: u8 = 5;
 /// Kind byte of a directory: a block of entries of chunks or of directories.
 pub const DIRECTORY_KIND: u8 = 6;
 /// Bytes before the first entry.
-pub(super) const HEADER_BYTES: usize = 32;
+pub(super) const HEADER_BYTES: usize = size_of::<BlockHeader>();
 
-const KIND_AT: usize = 4;
-const LEVEL_AT: usize = 5;
-const VERSION_AT: usize = 6;
-const NUMBER_AT: usize = 8;
-const DATABASE_AT: usize = 12;
-const CHECKPOINT_AT: usize = 16;
-const RESERVED_AT: usize = 24;
+/// The header as it lies on the medium.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct BlockHeader {
+    /// CRC-32C of everything behind it, entries included.
+    checksum: U32,
+    kind: u8,
+    /// 0 for chunks, height above them for directories.
+    level: u8,
+    version: U16,
+    /// Index of the block within its level.
+    number: U32,
+    /// CRC-32C of the database id.
+    database: U32,
+    /// The checkpoint that wrote the block.
+    checkpoint: U64,
+    reserved: U64,
+}
+
+pub(super) const LAYOUT: Layout = layout!("Map block", BlockHeader {
+    checksum => "checksum",
+    kind => "kind",
+    level => "level",
+    version => "format version",
+    number => "number",
+    database => "database",
+    checkpoint => "checkpoint",
+    reserved => "reserved",
+})
+.then(&[Tail::each("entries", size_of::<U64>())]);
 
 /// Which block of the map it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,33 +64,32 @@ impl BlockId {
 /// The image of a block, sealed, and the low half of its checksum.
 pub(super) fn encode(id: BlockId, checkpoint: u64, entries: &[u64]) -> (AlignedBuf, u16) {
     let mut buf = AlignedBuf::zeroed(HEADER_BYTES + size_of_val(entries));
-    buf[KIND_AT] = id.kind();
-    buf[LEVEL_AT] = id.level;
-    buf[VERSION_AT..NUMBER_AT].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-    buf[NUMBER_AT..DATABASE_AT].copy_from_slice(&id.number.to_le_bytes());
-    buf[DATABASE_AT..CHECKPOINT_AT].copy_from_slice(&id.id_fold.to_le_bytes());
-    buf[CHECKPOINT_AT..RESERVED_AT].copy_from_slice(&checkpoint.to_le_bytes());
-    for (bytes, raw) in buf[HEADER_BYTES..].chunks_exact_mut(8).zip(entries) {
-        bytes.copy_from_slice(&raw.to_le_bytes());
+    let header = BlockHeader {
+        checksum: U32::ZERO,
+        kind: id.kind(),
+        level: id.level,
+        version: U16::new(FORMAT_VERSION),
+        number: U32::new(id.number),
+        database: U32::new(id.id_fold),
+        checkpoint: U64::new(checkpoint),
+        reserved: U64::ZERO,
+    };
+    buf[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+    for (bytes, raw) in buf[HEADER_BYTES..].as_chunks_mut::<8>().0.iter_mut().zip(entries) {
+        *bytes = raw.to_le_bytes();
     }
-    let checksum = crc32c(0, &buf[4..]);
-    buf[..4].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = crc32c(0, &buf[CHECKSUM_BYTES..]);
+    buf[..CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
     (buf, checksum as u16)
-}
-
-fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut out = [0; N];
-    out.copy_from_slice(&bytes[at..at + N]);
-    out
 }
 
 /// Verifies a block that `entry` refers to, and that may not be younger than `checkpoint`; what is wrong otherwise.
 pub(super) fn verify(bytes: &[u8], id: BlockId, entry: Entry, checkpoint: u64) -> Result<(), String> {
-    if bytes.len() < HEADER_BYTES {
+    let Ok((header, _)) = BlockHeader::ref_from_prefix(bytes) else {
         return Err(format!("a block of {} bytes", bytes.len()));
-    }
-    let stored = u32::from_le_bytes(field(bytes, 0));
-    let computed = crc32c(0, &bytes[4..]);
+    };
+    let stored = header.checksum.get();
+    let computed = crc32c(0, &bytes[CHECKSUM_BYTES..]);
     if stored != computed {
         return Err(format!("checksum {stored:#010x} is stored, {computed:#010x} was computed"));
     }
@@ -85,23 +97,19 @@ pub(super) fn verify(bytes: &[u8], id: BlockId, entry: Entry, checkpoint: u64) -
         let (found, expected) = (stored as u16, entry.check());
         return Err(format!("checksum ends with {found:#06x}, {expected:#06x} expected: a write was lost"));
     }
-    let version = u16::from_le_bytes(field(bytes, VERSION_AT));
+    let version = header.version.get();
     if version != FORMAT_VERSION {
         return Err(format!("format version {version}, this program reads {FORMAT_VERSION}"));
     }
-    let found = BlockId {
-        level: bytes[LEVEL_AT],
-        number: u32::from_le_bytes(field(bytes, NUMBER_AT)),
-        id_fold: u32::from_le_bytes(field(bytes, DATABASE_AT)),
-    };
-    if bytes[KIND_AT] != id.kind() || found != id {
-        return Err(format!("kind {} and {found:?} found, kind {} and {id:?} expected", bytes[KIND_AT], id.kind()));
+    let found = BlockId { level: header.level, number: header.number.get(), id_fold: header.database.get() };
+    if header.kind != id.kind() || found != id {
+        return Err(format!("kind {} and {found:?} found, kind {} and {id:?} expected", header.kind, id.kind()));
     }
-    let written = u64::from_le_bytes(field(bytes, CHECKPOINT_AT));
+    let written = header.checkpoint.get();
     if written > checkpoint {
         return Err(format!("written by checkpoint {written}, but the superblock is of checkpoint {checkpoint}"));
     }
-    if field::<8>(bytes, RESERVED_AT) != [0; 8] {
+    if header.reserved != U64::ZERO {
         return Err("reserved bytes are not zero".to_owned());
     }
     Ok(())
@@ -109,7 +117,7 @@ pub(super) fn verify(bytes: &[u8], id: BlockId, entry: Entry, checkpoint: u64) -
 
 /// The entries of a block that was verified.
 pub(super) fn entries(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
-    bytes[HEADER_BYTES..].chunks_exact(8).map(|raw| u64::from_le_bytes(field(raw, 0)))
+    bytes[HEADER_BYTES..].as_chunks::<8>().0.iter().map(|raw| u64::from_le_bytes(*raw))
 }
 
 #[cfg(test)]

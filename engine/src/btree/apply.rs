@@ -12,7 +12,7 @@
 use super::descend::{Obstacle, Place, Retry, Step, Target};
 use super::node::{CellValue, Fit, Leaf, LeafMut};
 use super::write::{
-    NewValue, Outcome, Reached, Stamp, Write, change, fit, is_sparse, provide, with_scratch,
+    NewValue, Outcome, Reached, Stamp, Write, change, fit, leaf_is_sparse, provide, with_scratch,
 };
 use super::{OPERATION_PAGES, Result, Tree, inconsistent};
 use bedstone_bufpool::{Access, Guard, LeafLatch, PageId, Pool, Reserve, raise_max_lsn};
@@ -190,7 +190,7 @@ fn apply_to_leaf<'p>(
     if !matches!(next_step(leaf, &ops[done]), NextStep::Change(_)) {
         return Progress { done, slow: true, sparse: false };
     }
-    let sparse_before = is_sparse(leaf.live_bytes(), leaf.capacity());
+    let sparse_before = leaf_is_sparse(leaf);
     let operation = pool.announce();
     let mut page = latch.modify(&operation, reserve);
     let mut lsn = 0;
@@ -225,8 +225,7 @@ fn apply_to_leaf<'p>(
     });
     raise_max_lsn(&mut page, lsn);
     let leaf = Leaf::new(&page);
-    let sparse = deleted && !sparse_before && is_sparse(leaf.live_bytes(), leaf.capacity());
-    let sparse = sparse || deleted && leaf.count() == 0;
+    let sparse = deleted && leaf_is_sparse(leaf) && (!sparse_before || leaf.count() == 0);
     page.finish();
     Progress { done, slow, sparse }
 }

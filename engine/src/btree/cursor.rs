@@ -2,8 +2,9 @@
 //!
 //! Each end holds one pin, on the leaf it is in: the leaf is seen as it was when the end reached it, whatever is
 //! written meanwhile. From leaf to leaf an end goes by key, with a new descent: the next leaf is the one responsible for the
-//! upper fence, the previous one is responsible for the keys just below the lower fence. So every moment's
-//! splits and merges are of no concern, and every key that is there all the time is met exactly once.
+//! upper fence, the previous one is responsible for the keys just below the lower fence. In that leaf it begins at the fence, for
+//! it may have been merged with the one that the end comes from. So splits and merges are of no concern, and every key that
+//! is there all the time is met exactly once.
 //!
 //! The two ends of a range see their leaves at different moments, so they meet by key: neither goes past the last key that the
 //! other one gave.
@@ -12,6 +13,7 @@
 //! asks for the next few that are not in memory: two at its second leaf, then twice as many each time, up to
 //! [`WINDOW_MAX`].
 
+use super::chaos::point;
 use super::descend::{Obstacle, Place, Retry, Step, Target};
 use super::node::{CellValue, Leaf};
 use super::overflow_read::OverflowReader;
@@ -263,7 +265,9 @@ impl<'p> Scan<'p> {
             end.begin = match (end.state, &self.lower) {
                 (Where::Outside, Bound::Included(key)) => leaf.lower_bound(key),
                 (Where::Outside, Bound::Excluded(key)) => after(leaf, key),
-                _ => 0,
+                (Where::Outside, Bound::Unbounded) => 0,
+                // The leaf may have been merged with the one before it, whose keys were given already.
+                _ => leaf.lower_bound(&end.fence),
             };
             let (stop, last) = upper_end(leaf, &self.upper);
             end.end = stop.max(end.begin);
@@ -308,9 +312,10 @@ impl<'p> Scan<'p> {
             reach(self.tree, self.pool, end, target, Way::Backward)?;
             let Some(pin) = end.pin.as_ref() else { continue };
             let leaf = Leaf::new(pin);
-            end.end = match (end.state, &self.upper) {
-                (Where::Outside, upper) => upper_end(leaf, upper).0,
-                _ => leaf.count(),
+            end.end = match (end.state, &self.upper, &bound) {
+                // The leaf may have been merged with the one behind it, whose keys were given already.
+                (Where::Inside, _, Some(fence)) => leaf.lower_bound(fence),
+                (_, upper, _) => upper_end(leaf, upper).0,
             };
             let (start, last) = lower_end(leaf, &self.lower);
             end.begin = start.min(end.end);
@@ -389,6 +394,7 @@ fn reach<'p>(tree: Tree, pool: &'p Pool, end: &mut End<'p>, target: Target<'_>, 
                             look_ahead(&guard, &place, end, way, &mut wanted);
                             drop(guard);
                             if leaf.has_overflow() {
+                                point();
                                 let ticket = pool.ticket();
                                 if !pin.is_current() {
                                     // Values of this leaf may have been freed before the ticket.

@@ -1,6 +1,7 @@
 //! The way from the root to a node, and what to do when it is disturbed. The module documentation of `btree` says why a
 //! node reached this way is the right one.
 
+use super::chaos::point;
 use super::node::{Inner, Leaf};
 use super::{Result, Tree, inconsistent};
 use bedstone_bufpool::{Access, Guard, PageHeader, PageId, PageKind, PageState, Pool, PoolError, Word};
@@ -39,6 +40,7 @@ impl<'g> Place<'g> {
     /// The recheck: the parent is still the version that was read.
     #[inline]
     pub(super) fn parent_unchanged(&self, guard: &Guard<'_>) -> bool {
+        point();
         guard.word(self.parent).same(self.parent_word)
     }
 
@@ -135,8 +137,10 @@ impl Tree {
         loop {
             let Some(slot) = choose(node, target) else { return Ok(Step::Again) };
             let child = node.child(slot);
+            point();
             let child_word = guard.word(child);
             guard.prefetch(child_word);
+            point();
             let place = Place { parent: page, parent_word: word, parent_page: bytes, slot, page: child, word: child_word };
             at -= 1;
             let state = child_word.state();

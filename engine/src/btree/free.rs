@@ -48,8 +48,9 @@ impl Tree {
         between: &mut dyn FnMut() -> bool,
     ) -> Result<bool> {
         let mut retry = Retry::default();
+        let mut stepped = true;
         loop {
-            if !between() {
+            if std::mem::take(&mut stepped) && !between() {
                 return Ok(false);
             }
             provide(reserve, OPERATION_PAGES)?;
@@ -72,6 +73,7 @@ impl Tree {
                 }
             };
             retry = Retry::default();
+            stepped = true;
             let Edge { nodes, leaves } = edge;
             let with_overflow = leaves.iter().position(|latch| Leaf::new(latch.page()).has_overflow());
             if let Some(at) = with_overflow {

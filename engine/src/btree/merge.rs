@@ -4,11 +4,12 @@
 //! All of it is a courtesy: locks and latches are tried, and whatever is in the way, an error of a neighbour's page
 //! included, only means that the pages stay as they are.
 
+use super::chaos::{point, separators_max};
 use super::descend::{Step, Target, bring};
 use super::node::{
-    Inner, InnerChange, InnerPlan, Leaf, build_inner_merged, build_merged, inner_merge_fits, merge_fits, merged_bytes,
+    Inner, InnerChange, InnerPlan, build_inner_merged, build_merged, inner_merge_fits, merge_fits, merged_bytes,
 };
-use super::write::{is_sparse, provide};
+use super::write::{is_sparse, leaf_is_sparse, provide};
 use super::{OPERATION_PAGES, Result, Tree};
 use bedstone_bufpool::{
     Access, Guard, InnerLock, LeafLatch, PageId, PageState, Pool, Reserve, max_lsn, raise_max_lsn,
@@ -32,9 +33,16 @@ enum Attempt {
     Absent(PageId),
 }
 
-/// A merged page is to have some room left, or it would soon be split again.
-fn leaves_room(live: usize, capacity: usize) -> bool {
-    live * 5 <= capacity * 4
+/// A merged page is to have some room left, or it would soon be split again; unless one of the two is of no use at all.
+fn leaves_room(live: usize, capacity: usize, one_is_empty: bool) -> bool {
+    one_is_empty || live * 5 <= capacity * 4
+}
+
+/// Which neighbour of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Right,
+    Left,
 }
 
 /// Two locked neighbours and their parent.
@@ -58,26 +66,35 @@ impl Tree {
         }
     }
 
-    /// Tries to merge the node at `level`; `true` if the level above should be looked at next.
+    /// Tries to merge the node at `level` with its right neighbour, then with its left one; `true` if the level above should be
+    /// looked at next.
     fn merge_level<'p>(&self, pool: &'p Pool, reserve: &mut Reserve<'p>, key: &[u8], level: u8) -> Result<bool> {
-        for _ in 0..TRIES {
-            provide(reserve, OPERATION_PAGES)?;
-            let attempt = if level == 0 {
-                self.merge_leaf(pool, reserve, key)?
-            } else {
-                self.merge_inner(pool, reserve, key, level)?
-            };
-            match attempt {
-                Attempt::DoneParentSparse | Attempt::OnlyChild => return Ok(true),
-                Attempt::Done | Attempt::NotWorthIt => return Ok(false),
-                Attempt::Busy => {}
-                Attempt::Absent(page) => bring(pool, page, Access::Scan)?,
+        let mut more = false;
+        for side in [Side::Right, Side::Left] {
+            for _ in 0..TRIES {
+                provide(reserve, OPERATION_PAGES)?;
+                let attempt = if level == 0 {
+                    self.merge_leaf(pool, reserve, key, side)?
+                } else {
+                    self.merge_inner(pool, reserve, key, level, side)?
+                };
+                match attempt {
+                    Attempt::OnlyChild => return Ok(true),
+                    Attempt::DoneParentSparse => more = true,
+                    Attempt::Done | Attempt::NotWorthIt => {}
+                    Attempt::Busy => continue,
+                    Attempt::Absent(page) => {
+                        bring(pool, page, Access::Scan)?;
+                        continue;
+                    }
+                }
+                break;
             }
         }
-        Ok(false)
+        Ok(more)
     }
 
-    fn merge_leaf<'p>(&self, pool: &'p Pool, reserve: &mut Reserve<'p>, key: &[u8]) -> Result<Attempt> {
+    fn merge_leaf<'p>(&self, pool: &'p Pool, reserve: &mut Reserve<'p>, key: &[u8], side: Side) -> Result<Attempt> {
         let locked = {
             let guard = pool.guard();
             let latch = |page: PageId| {
@@ -87,7 +104,7 @@ impl Tree {
                     _ => guard.latch(page, word).ok_or(Attempt::Busy),
                 }
             };
-            self.lock_neighbours(&guard, key, 0, latch)?
+            self.lock_neighbours(&guard, key, 0, side, latch)?
         };
         let Neighbours { parent, left, right, slot } = match locked {
             Ok(locked) => locked,
@@ -110,10 +127,10 @@ impl Tree {
         if left_leaf.upper() != Some(right_leaf.lower()) {
             return Ok(Attempt::NotWorthIt);
         }
-        let sparse = |leaf: Leaf<'_>| is_sparse(leaf.live_bytes(), leaf.capacity());
-        if !(sparse(left_leaf) || sparse(right_leaf))
+        let one_is_empty = left_leaf.count() == 0 || right_leaf.count() == 0;
+        if !(leaf_is_sparse(left_leaf) || leaf_is_sparse(right_leaf))
             || !merge_fits(left_leaf, right_leaf)
-            || !leaves_room(merged_bytes(left_leaf, right_leaf), left_leaf.capacity())
+            || !leaves_room(merged_bytes(left_leaf, right_leaf), left_leaf.capacity(), one_is_empty)
         {
             return Ok(Attempt::NotWorthIt);
         }
@@ -123,23 +140,27 @@ impl Tree {
         let old = Inner::new(parent.page());
         let mut above = parent.new_version(reserve, old.level());
         InnerPlan::new(old, InnerChange::Merge { child: slot }).build(&mut above);
-        let parent_sparse = inner_is_sparse(Inner::new(&above));
+        let parent_sparse = self.inner_is_sparse(Inner::new(&above));
 
         let operation = pool.announce();
         let latch = left.replace(merged, &operation);
+        point();
         parent.replace(above, &operation);
+        point();
         right.free(&operation);
+        point();
         drop(latch);
         Ok(if parent_sparse { Attempt::DoneParentSparse } else { Attempt::Done })
     }
 
-    /// Locks the parent of the node at `level` that is responsible for `key`, then that node and its right neighbour (its left
-    /// one if it is the last child), left one first, each with `lock`.
+    /// Locks the parent of the node at `level` that is responsible for `key`, then that node and its neighbour on one
+    /// `side`, left one first, each with `lock`.
     fn lock_neighbours<'p, T>(
         &self,
         guard: &Guard<'p>,
         key: &[u8],
         level: u8,
+        side: Side,
         lock: impl Fn(PageId) -> std::result::Result<T, Attempt>,
     ) -> Result<std::result::Result<Neighbours<'p, T>, Attempt>> {
         let place = match self.descend(guard, Target::Key(key), level)? {
@@ -151,7 +172,12 @@ impl Tree {
         if node.count() == 0 {
             return Ok(Err(Attempt::OnlyChild));
         }
-        let slot = place.slot.min(node.count() - 1);
+        let slot = match side {
+            Side::Right if place.slot == node.count() => return Ok(Err(Attempt::NotWorthIt)),
+            Side::Right => place.slot,
+            Side::Left if place.slot == 0 => return Ok(Err(Attempt::NotWorthIt)),
+            Side::Left => place.slot - 1,
+        };
         // Both must be in memory before anything is locked, so that nothing is held while one is brought in.
         for page in node.child_ids(slot..slot + 2) {
             if guard.word(page).state() == PageState::Absent {
@@ -170,7 +196,14 @@ impl Tree {
         Ok(Ok(Neighbours { parent, left, right, slot }))
     }
 
-    fn merge_inner<'p>(&self, pool: &'p Pool, reserve: &mut Reserve<'p>, key: &[u8], level: u8) -> Result<Attempt> {
+    fn merge_inner<'p>(
+        &self,
+        pool: &'p Pool,
+        reserve: &mut Reserve<'p>,
+        key: &[u8],
+        level: u8,
+        side: Side,
+    ) -> Result<Attempt> {
         let locked = {
             let guard = pool.guard();
             let word = guard.word(self.root);
@@ -187,7 +220,7 @@ impl Tree {
                     _ => guard.lock_inner(page, word).ok_or(Attempt::Busy),
                 }
             };
-            self.lock_neighbours(&guard, key, level, lock)?
+            self.lock_neighbours(&guard, key, level, side, lock)?
         };
         let Neighbours { parent, left, right, slot } = match locked {
             Ok(locked) => locked,
@@ -199,18 +232,25 @@ impl Tree {
         }
         let mut merged = left.new_version(reserve, level);
         build_inner_merged(left_node, right_node, &mut merged);
-        let one_is_sparse = inner_is_sparse(left_node) || inner_is_sparse(right_node);
-        if !one_is_sparse || !leaves_room(Inner::new(&merged).live_bytes(), left_node.capacity()) {
+        let one_is_sparse = self.inner_is_sparse(left_node) || self.inner_is_sparse(right_node);
+        let one_is_empty = left_node.count() == 0 || right_node.count() == 0;
+        let together = Inner::new(&merged);
+        if !one_is_sparse
+            || together.count() > separators_max(self.table)
+            || !leaves_room(together.live_bytes(), together.capacity(), one_is_empty)
+        {
             return Ok(Attempt::NotWorthIt);
         }
         let old = Inner::new(parent.page());
         let mut above = parent.new_version(reserve, old.level());
         InnerPlan::new(old, InnerChange::Merge { child: slot }).build(&mut above);
-        let parent_sparse = inner_is_sparse(Inner::new(&above));
+        let parent_sparse = self.inner_is_sparse(Inner::new(&above));
 
         let operation = pool.announce();
         right.free(&operation);
+        point();
         left.replace(merged, &operation);
+        point();
         parent.replace(above, &operation);
         Ok(if parent_sparse { Attempt::DoneParentSparse } else { Attempt::Done })
     }
@@ -241,12 +281,15 @@ impl Tree {
             InnerPlan::new(content, InnerChange::None).build(&mut lower);
             let operation = pool.announce();
             child.free(&operation);
+            point();
             root.replace(lower, &operation);
         }
     }
-}
 
-/// An inner node is worth merging when it uses little of its page, or has but one child.
-fn inner_is_sparse(node: Inner<'_>) -> bool {
-    node.count() == 0 || is_sparse(node.live_bytes(), node.capacity())
+    /// An inner node is worth merging when its separators take little of its page, or it has but one child.
+    fn inner_is_sparse(&self, node: Inner<'_>) -> bool {
+        let fences = node.lower().len() + node.upper().map_or(0, <[u8]>::len);
+        node.count() == 0
+            || separators_max(self.table) == usize::MAX && is_sparse(node.live_bytes() - fences, node.capacity())
+    }
 }

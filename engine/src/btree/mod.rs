@@ -73,11 +73,12 @@
 //!
 //! # Files
 //!
-//! `descend` the way down; `read` single gets; `multi` many gets interleaved; `write` one change; `apply` sorted
+//! `descend` the way down (`chaos` disturbs it in tests); `read` single gets; `multi` many gets interleaved; `write` one change; `apply` sorted
 //! batches of changes; `split`, `merge` changes of structure; `cursor` ranges; `overflow`, `overflow_read` long values; `free` giving a
 //! whole tree back; `walk` checking and measuring a tree; `node` the bytes of pages.
 
 mod apply;
+mod chaos;
 mod cursor;
 mod descend;
 mod free;

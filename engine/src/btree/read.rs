@@ -1,5 +1,6 @@
 //! Reading one key.
 
+use super::chaos::point;
 use super::descend::{Obstacle, Retry, Step, Target};
 use super::node::{CellValue, Leaf, OverflowRef};
 use super::{Result, Tree};
@@ -72,6 +73,7 @@ pub(super) fn take<'p>(pool: &'p Pool, pin: PagePin<'p>, at: usize) -> LookUp<'p
         CellValue::Overflow(value) => {
             // Pages freed before the ticket was taken are not held back by it. If the leaf is still the newest
             // version after that, the value had not been replaced yet.
+            point();
             let ticket = pool.ticket();
             if pin.is_current() { LookUp::Found(Found::Overflow { value, ticket }) } else { LookUp::Changed }
         }

@@ -5,6 +5,7 @@
 //! if it has not, everything is released, the parent is split first (and before it, if need be, its own parent), each as a page
 //! operation of its own, and the leaf is tried again. So no operation ever needs more than three frames.
 
+use super::chaos::{point, separators_max};
 use super::descend::{Obstacle, Retry, Step, Target};
 use super::node::{Inner, InnerChange, InnerPlan, InnerSplit, Leaf, SplitPlan, build_root_with_two};
 use super::write::{Pending, Prospect, Stamp, Write, change, provide};
@@ -69,7 +70,7 @@ impl Tree {
                 parent,
                 InnerChange::Split { child: slot, separator: plan.separator(), right: right.page_id() },
             );
-            if !grown.fits() {
+            if !grown.fits() || parent.count() >= separators_max(self.table) {
                 drop((left, right, above, latch, lock));
                 self.split_inner(pool, reserve, pending.key, 1)?;
                 return Ok(Split::Again);
@@ -85,8 +86,11 @@ impl Tree {
         pending.publish(&operation);
         raise_max_lsn(if key_goes_left { &mut left } else { &mut right }, lsn);
         right.publish(&operation);
+        point();
         lock.replace(above, &operation);
+        point();
         let latch = latch.replace(left, &operation);
+        point();
         pending.free_old(pool, &operation);
         drop(latch);
         Ok(Split::Applied { lsn, existed: found.is_ok() })
@@ -183,7 +187,7 @@ impl Tree {
                 parent,
                 InnerChange::Split { child: slot, separator: split.separator(), right: right.page_id() },
             );
-            if !plan.fits() {
+            if !plan.fits() || parent.count() >= separators_max(self.table) {
                 return Ok(false);
             }
             split.build_left(&mut left);
@@ -192,7 +196,9 @@ impl Tree {
         }
         let operation = pool.announce();
         right.publish(&operation);
+        point();
         node.replace(left, &operation);
+        point();
         above.replace(grown, &operation);
         Ok(true)
     }
@@ -218,6 +224,7 @@ impl Tree {
         let operation = pool.announce();
         left.publish(&operation);
         right.publish(&operation);
+        point();
         root.replace(grown, &operation);
         Ok(())
     }

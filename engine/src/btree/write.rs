@@ -170,9 +170,16 @@ pub(super) fn with_scratch<R>(f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     SCRATCH.with(|scratch| f(&mut scratch.borrow_mut()))
 }
 
-/// Below this share of its capacity a leaf or inner node is worth merging with a neighbour.
-pub(super) fn is_sparse(live: usize, capacity: usize) -> bool {
-    live * 10 < capacity * 3
+/// Whether a node whose keys (without the fences, which no merge removes both of) take so many bytes is worth merging with a
+/// neighbour.
+pub(super) fn is_sparse(bytes: usize, capacity: usize) -> bool {
+    bytes * 10 < capacity * 3
+}
+
+/// Whether a leaf is worth merging with a neighbour.
+pub(super) fn leaf_is_sparse(leaf: Leaf<'_>) -> bool {
+    let fences = leaf.lower().len() + leaf.upper().map_or(0, <[u8]>::len);
+    leaf.count() == 0 || is_sparse(leaf.live_bytes() - fences, leaf.capacity())
 }
 
 /// Sets frames aside for the next page operation. Nothing may be held.
@@ -235,22 +242,22 @@ impl Tree {
                     }
                 }
                 Prospect::Fits(found) => {
-                    let before = leaf.live_bytes();
-                    let (capacity, count) = (leaf.capacity(), leaf.count());
+                    let was_sparse = leaf_is_sparse(leaf);
                     let operation = pool.announce();
                     let Stamp::Lsn(lsn) = (pending.stamp)() else { return Ok(Outcome::Busy) };
                     pending.publish(&operation);
                     let mut page = latch.modify(&operation, reserve);
                     apply_in_place(&mut page, key, found, pending.write);
                     raise_max_lsn(&mut page, lsn);
-                    let live = Leaf::new(&page).live_bytes();
+                    let leaf = Leaf::new(&page);
+                    let (sparse, count) = (leaf_is_sparse(leaf), leaf.count());
                     page.finish();
                     pending.free_old(pool, &operation);
                     drop(operation);
                     // Looked into when the leaf becomes sparse, and then now and again: its neighbours may be full now and
                     // sparse later.
                     let deleted = matches!(pending.write, Write::Delete);
-                    if deleted && is_sparse(live, capacity) && (!is_sparse(before, capacity) || count % 16 == 1) {
+                    if deleted && sparse && (!was_sparse || count % 16 == 0) {
                         self.merge_around(pool, reserve, key);
                     }
                     return Ok(Outcome::Applied { lsn, existed: found.is_ok() });

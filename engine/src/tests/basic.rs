@@ -61,12 +61,14 @@ fn ranges_go_both_ways() {
         table.put(&k, value(i, 60)).unwrap();
         model.insert(k, value(i, 60));
     }
-    let all: Vec<_> = table.iter().unwrap().map(|e| e.unwrap()).map(|e| (e.key().to_vec(), e.value().to_vec())).collect();
+    let all: Vec<_> =
+        table.iter().unwrap().map(|e| e.unwrap()).map(|e| (e.key().to_vec(), e.value().to_vec())).collect();
     assert_eq!(all, model.clone().into_iter().collect::<Vec<_>>());
     let back: Vec<_> = table.iter().unwrap().rev().map(|e| e.unwrap().key().to_vec()).collect();
     assert_eq!(back, model.keys().rev().cloned().collect::<Vec<_>>());
     let (from, to) = (key(1000), key(5000));
-    let some: Vec<_> = table.range(from.clone()..to.clone()).unwrap().map(|e| e.unwrap().key().to_vec()).collect();
+    let some: Vec<_> =
+        table.range(from.clone()..to.clone()).unwrap().map(|e| e.unwrap().key().to_vec()).collect();
     assert_eq!(some, model.range(from..to).map(|(k, _)| k.clone()).collect::<Vec<_>>());
     // From both ends at once.
     let mut range = table.iter().unwrap();
@@ -81,11 +83,15 @@ fn ranges_go_both_ways() {
     met.sort();
     assert_eq!(met, model.keys().cloned().collect::<Vec<_>>());
     let mut n = 0;
-    table.iter().unwrap().for_each_ref(|k, v| {
-        assert_eq!(model[k], v);
-        n += 1;
-        true
-    }).unwrap();
+    table
+        .iter()
+        .unwrap()
+        .for_each_ref(|k, v| {
+            assert_eq!(model[k], v);
+            n += 1;
+            true
+        })
+        .unwrap();
     assert_eq!(n, model.len());
     let prefix: Vec<_> = table.prefix(b"key0000").unwrap().map(|e| e.unwrap().key().to_vec()).collect();
     assert_eq!(prefix, model.keys().filter(|k| k.starts_with(b"key0000")).cloned().collect::<Vec<_>>());
@@ -144,7 +150,10 @@ fn long_values_and_fragments_come_back() {
     }
     table.put_reader(b"read", 2_000_000, &value(9, 2_000_000)[..]).unwrap();
     table.put_reader(b"short", 3, &b"abc"[..]).unwrap();
-    assert!(matches!(table.put_reader(b"cut", 2_000_000, &b"abc"[..]), Err(Error::Reader { read: 0..=3, .. })));
+    assert!(matches!(
+        table.put_reader(b"cut", 2_000_000, &b"abc"[..]),
+        Err(Error::Reader { read: 0..=3, .. })
+    ));
     assert!(!table.contains(b"cut").unwrap());
     let mut batch = WriteBatch::new();
     for i in 10..40 {

@@ -1,6 +1,10 @@
 //! Tests of the whole engine, nearly all on the simulated disk.
 
 mod basic;
+mod concurrent;
+mod crash;
+mod faults;
+mod handles;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -27,7 +27,7 @@ impl Shared {
         }
         self.pace();
         batch.sort();
-        let appended = self.commit_batch(&batch)?;
+        let appended = self.with_relief(|| self.commit_batch(&batch))?;
         Counters::add(&self.counters.batches, 1);
         Counters::add(&self.counters.batch_writes, batch.len() as u64);
         self.wait_durable(appended, durability)
@@ -36,7 +36,8 @@ impl Shared {
     fn commit_batch(&self, batch: &WriteBatch) -> Result<Appended> {
         let pieces = batch.pieces();
         let payload: u64 = pieces.iter().map(|p| p.len() as u64).sum();
-        let long: Vec<usize> = (0..batch.len()).filter(|&i| self.is_long(batch, &batch.writes()[i])).collect();
+        let long: Vec<usize> =
+            (0..batch.len()).filter(|&i| self.is_long(batch, &batch.writes()[i])).collect();
         // The gate before everything that another builder may want.
         let pass = self.enter_gate(!long.is_empty())?;
         let _building = pass.as_ref().map(|_| Building::begin());
@@ -46,7 +47,7 @@ impl Shared {
 
         let slot = self.slots.claim();
         let fragmented = WRITES_HEADER as u64 + payload > self.wal.max_payload() as u64;
-    
+
         let mut stripes = StripeSet::default();
         for write in batch.writes() {
             stripes.add(batch.tables()[write.table as usize].id(), write.key(batch.raw()));
@@ -94,7 +95,9 @@ impl Shared {
 
     fn is_long(&self, batch: &WriteBatch, write: &BatchWrite) -> bool {
         let raw = batch.raw();
-        write.value(raw).is_some_and(|value| write.key(raw).len() + value.len() > self.limits.max_inline_bytes)
+        write
+            .value(raw)
+            .is_some_and(|value| write.key(raw).len() + value.len() > self.limits.max_inline_bytes)
     }
 
     /// Builds the values of a batch that lie in pages of their own.
@@ -124,8 +127,9 @@ impl Shared {
         Ok(prepared)
     }
 
-    /// Brings the leaves of a batch into memory, as many as the pool can well hold, and makes sure that the file has
-    /// room for what applying it may add. What can fail fails here, before the log knows of the batch.
+    /// Brings the leaves of a batch into memory, as many as the pool can well hold, and makes sure that the
+    /// file has room for what applying it may add. What can fail fails here, before the log knows of the
+    /// batch.
     fn warm(&self, batch: &WriteBatch, payload: u64) -> Result<()> {
         let raw = batch.raw();
         let frames = self.pool_frames;
@@ -138,7 +142,7 @@ impl Shared {
                 .state()
                 .tree
                 .warm(&self.pool, &keys, frames / 4)
-                .map_err(|e| table.reading_error(e))?;
+                .map_err(|e| table.reading_error(&e))?;
         }
         // A split leaves two leaves at least a third full, but for ascending keys, which leave full ones.
         let added = payload / (self.pool.page_size() as u64 / 3) + 1;

@@ -2,46 +2,52 @@
 //!
 //! # One key
 //!
-//! 1. The state is looked at, log space and frames are set aside. A full disk or a pool full of pinned pages is found
-//!    here, before anything has happened.
+//! 1. The state is looked at, log space and frames are set aside. A full disk or a pool full of pinned pages
+//!    is found here, before anything has happened.
 //! 2. An apply slot is claimed and the key's stripe locked.
-//! 3. The tree latches the leaf, makes sure that the change fits, announces itself to the checkpoint epochs and asks for
-//!    its *stamp*: the log record is appended there and then, under the latch, filling the slot under the log's mutex.
-//!    After it nothing can fail: the change is made in the leaf. If the log's buffer is full the append is refused, the
-//!    tree lets go of everything, room is made with nothing latched, and step 3 begins again.
+//! 3. The tree latches the leaf, makes sure that the change fits, announces itself to the checkpoint epochs
+//!    and asks for its *stamp*: the log record is appended there and then, under the latch, filling the slot
+//!    under the log's mutex. After it nothing can fail: the change is made in the leaf. If the log's buffer
+//!    is full the append is refused, the tree lets go of everything, room is made with nothing latched, and
+//!    step 3 begins again.
 //! 4. Stripe and slot are released; the wait for durability follows with nothing held.
 //!
-//! *A checkpoint's image and the record*: the record is appended inside the announced operation. An operation of
-//! epoch e has its record below the tail that the checkpoint reads after epoch e was closed, so the image never holds
-//! what the log could still lose once the log is durable up to that tail.
+//! *A checkpoint's image and the record*: the record is appended inside the announced operation. An operation
+//! of epoch e has its record below the tail that the checkpoint reads after epoch e was closed, so the image
+//! never holds what the log could still lose once the log is durable up to that tail.
 //!
 //! # Many keys
 //!
 //! 1. The writes are sorted by table and key; of several writes to one key only the last is left.
-//! 2. Space for log and pages is set aside, long values are built, the stripes of all keys are locked in order, and the
-//!    leaves are brought into memory, as many as the pool can hold. Everything that can fail should fail here.
-//! 3. The record is appended (or the fragments and then the commit record, see [`super::fragments`]). Its LSN is the
-//!    commit's.
+//! 2. Space for log and pages is set aside, long values are built, the stripes of all keys are locked in
+//!    order, and the leaves are brought into memory, as many as the pool can hold. Everything that can fail
+//!    should fail here.
+//! 3. The record is appended (or the fragments and then the commit record, see [`super::fragments`]). Its LSN
+//!    is the commit's.
 //! 4. The writes are applied leaf by leaf. An error now cannot be undone, since the record is in the log: the
-//!    database turns read-only, the slot stays filled so that no checkpoint passes the commit, and opening again
-//!    replays it whole.
+//!    database turns read-only, the slot stays filled so that no checkpoint passes the commit, and opening
+//!    again replays it whole.
 //! 5. As 4 above.
 //!
-//! Readers may see some writes of a batch before others while it is applied; a crash shows all of them or none.
+//! Readers may see some writes of a batch before others while it is applied; a crash shows all of them or
+//! none.
 //!
 //! # Long values
 //!
-//! A value that does not fit into a leaf is built in pages of its own before step 3, under a pass of the build gate:
-//! checkpoints begin only while nobody holds one, so no checkpoint has pages of a value whose leaf it has not. If its
-//! record is too large, the fragments are appended while the value is built, and the stamp of step 3 appends the commit
-//! record. A commit given up on the way frees the pages and never writes a commit record.
+//! A value that does not fit into a leaf is built in pages of its own before step 3, under a pass of the
+//! build gate: checkpoints begin only while nobody holds one, so no checkpoint has pages of a value whose
+//! leaf it has not. If its record is too large, the fragments are appended while the value is built, and the
+//! stamp of step 3 appends the commit record. A commit given up on the way frees the pages and never writes a
+//! commit record.
 
 use std::io::Read;
 
 use bedstone_bufpool::Reserve;
 use bedstone_wal::{Appended, Durability, Lsn, SpaceCredit};
 
-use crate::btree::{BuildPass, NewValue, OPERATION_PAGES, Outcome, PreparedOverflow, SourceError, Stamp, Tree, Write};
+use crate::btree::{
+    BuildPass, NewValue, OPERATION_PAGES, Outcome, PreparedOverflow, SourceError, Stamp, Tree, Write,
+};
 use crate::catalog::TableState;
 use crate::checkpoint::Building;
 use crate::db::CommitInfo;
@@ -149,7 +155,8 @@ impl Source<'_> {
     }
 }
 
-/// Hands bytes on from the source of a value, and to the log as fragments if the value is too long for one record.
+/// Hands bytes on from the source of a value, and to the log as fragments if the value is too long for one
+/// record.
 struct Tee<'t, 'a> {
     shared: &'t Shared,
     source: &'t mut dyn Read,
@@ -173,7 +180,8 @@ impl Read for Tee<'_, '_> {
 }
 
 impl Shared {
-    /// Sets one key, or removes it (`None`), as a commit of its own. `Ok(None)`: it was to be removed and is not there.
+    /// Sets one key, or removes it (`None`), as a commit of its own. `Ok(None)`: it was to be removed and is
+    /// not there.
     pub(crate) fn write_key(
         &self,
         table: &TableState,
@@ -199,32 +207,49 @@ impl Shared {
                     Ok(_) => return Err(reader_failed(got, len, std::io::ErrorKind::UnexpectedEof.into())),
                     Err(e) => return Err(reader_failed(got, len, e)),
                 }
-                if in_leaf {
-                    self.write_in_leaf(table, key, Some(&bytes))?
-                } else {
-                    self.write_long(table, key, Source::Bytes(&bytes))?
-                }
+                self.write_bytes(table, key, &bytes, in_leaf)?
             }
-            Some(Source::Bytes(bytes)) if in_leaf => self.write_in_leaf(table, key, Some(bytes))?,
-            Some(long) => self.write_long(table, key, long)?,
-            None => self.write_in_leaf(table, key, None)?,
+            Some(Source::Bytes(bytes)) => self.write_bytes(table, key, bytes, in_leaf)?,
+            // What a reader has given cannot be had from it again.
+            Some(reader) => self.write_long(table, key, reader)?,
+            None => self.with_relief(|| self.write_in_leaf(table, key, None))?,
         };
         let Some(appended) = appended else { return Ok(None) };
         Counters::add(if put { &self.counters.puts } else { &self.counters.deletes }, 1);
         self.wait_durable(appended, durability).map(Some)
     }
 
-    /// Sets log space and frames aside. If the disk is full, a checkpoint may give some back; nothing is held, so one is
-    /// made and the attempt repeated once.
-    fn set_aside<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    fn write_bytes(
+        &self,
+        table: &TableState,
+        key: &[u8],
+        value: &[u8],
+        in_leaf: bool,
+    ) -> Result<Option<Appended>> {
+        self.with_relief(|| match in_leaf {
+            true => self.write_in_leaf(table, key, Some(value)),
+            false => self.write_long(table, key, Source::Bytes(value)),
+        })
+    }
+
+    /// Does what finds out that the disk is full before anything has happened. A checkpoint may give space
+    /// back, so one is made then and the attempt repeated once. Nothing may be held.
+    pub(crate) fn with_relief<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         match attempt() {
-            Err(e) if e.is_no_space() && self.writable().is_ok() && self.run_checkpoint(true).is_ok() => attempt(),
+            Err(e) if e.is_no_space() && self.writable().is_ok() && self.run_checkpoint(true).is_ok() => {
+                attempt()
+            }
             other => other,
         }
     }
 
     /// A change whose cell lies in the leaf.
-    fn write_in_leaf(&self, table: &TableState, key: &[u8], value: Option<&[u8]>) -> Result<Option<Appended>> {
+    fn write_in_leaf(
+        &self,
+        table: &TableState,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<Option<Appended>> {
         let unix_ms = self.disk.unix_ms().to_le_bytes();
         let header = match value {
             Some(value) => WriteHeader::put(table.id, key.len(), value.len() as u64),
@@ -232,24 +257,21 @@ impl Shared {
         };
         let parts: [&[u8]; 4] = [&unix_ms, header.as_slice(), key, value.unwrap_or_default()];
         let payload: usize = parts.iter().map(|p| p.len()).sum();
-        let mut reserve = self.set_aside(|| {
-            // A delete frees space in the end, so it may draw on room that is kept back.
-            let reserve = match value {
-                Some(_) => self.pool.reserve(OPERATION_PAGES),
-                None => self.pool.reserve_urgent(OPERATION_PAGES),
-            };
-            reserve.map_err(|e| self.pool_error(e))
-        })?;
+        // A delete frees space in the end, so it may draw on room that is kept back.
+        let reserve = match value {
+            Some(_) => self.pool.reserve(OPERATION_PAGES),
+            None => self.pool.reserve_urgent(OPERATION_PAGES),
+        };
+        let mut reserve = reserve.map_err(|e| self.pool_error(e))?;
         let mut write = value.map_or(Write::Delete, |v| Write::Put(NewValue::Inline(v)));
         if payload <= self.wal.max_payload() {
-            let mut credit =
-                self.set_aside(|| self.wal.reserve(payload as u64, 1).map_err(|e| self.wal_error(e)))?;
+            let mut credit = self.wal.reserve(payload as u64, 1).map_err(|e| self.wal_error(e))?;
             let slot = self.slots.claim();
             let record = Ready { kind: WRITES, parts: &parts, ends_fragments: false };
             self.write_locked(table, &mut reserve, key, &mut write, &slot, &mut credit, &record)
         } else {
             let slot = self.slots.claim();
-            let mut fragments = self.set_aside(|| Fragments::begin(self, &slot, (payload - WRITES_HEADER) as u64))?;
+            let mut fragments = Fragments::begin(self, &slot, (payload - WRITES_HEADER) as u64)?;
             for part in &parts[1..] {
                 fragments.push(part)?;
             }
@@ -259,8 +281,8 @@ impl Shared {
         }
     }
 
-    /// Enters the build gate if a value to be built asks for it. A reader that is being built from may not come here: the
-    /// gate may be closing and wait for it.
+    /// Enters the build gate if a value to be built asks for it. A reader that is being built from may not
+    /// come here: the gate may be closing and wait for it.
     pub(crate) fn enter_gate(&self, needed: bool) -> Result<Option<BuildPass<'_>>> {
         match needed {
             false => Ok(None),
@@ -278,10 +300,17 @@ impl Shared {
         let in_one_record = WRITES_HEADER as u64 + front + len <= self.wal.max_payload() as u64;
         // The gate before everything that another builder may want.
         let pass = self.enter_gate(self.gate.needs_pass(self.pool.page_size(), len))?;
-        let _building = pass.as_ref().map(|_| Building::begin());
+        // The user's reader is called with slot and pass in hand.
+        let _building = (pass.is_some() || matches!(value, Source::Reader(..))).then(Building::begin);
         let mut reserve = self.pool.reserve(OPERATION_PAGES).map_err(|e| self.pool_error(e))?;
         table.usable()?;
-        let build = |tee: &mut Tee<'_, '_>| match PreparedOverflow::build(&self.pool, table.id, len, tee, pass.as_ref()) {
+        let build = |tee: &mut Tee<'_, '_>| match PreparedOverflow::build(
+            &self.pool,
+            table.id,
+            len,
+            tee,
+            pass.as_ref(),
+        ) {
             Ok(prepared) => Ok(prepared),
             Err(SourceError::Pool(e)) => Err(self.pool_error(e)),
             Err(SourceError::Source { read, source }) => {
@@ -320,7 +349,8 @@ impl Shared {
         self.write_locked(table, &mut reserve, key, &mut write, &slot, &mut credit, &record)
     }
 
-    /// Steps 2 and 3 of a commit of one key: under its stripe, once it is certain that writing is still allowed.
+    /// Steps 2 and 3 of a commit of one key: under its stripe, once it is certain that writing is still
+    /// allowed.
     #[allow(clippy::too_many_arguments)]
     fn write_locked<'p>(
         &'p self,

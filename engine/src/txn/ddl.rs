@@ -1,9 +1,9 @@
 //! Making, renaming and dropping tables, and giving back what dropped tables leave. The rules are in
 //! [`crate::catalog`].
 //!
-//! Each of them is a commit of its own: it has an apply slot, a stamp that appends its record inside the change of the
-//! catalog's leaf, and waits for durability at the end. They exclude each other by the catalog's mutex, which is taken
-//! before any stripe; nobody takes it with a stripe held.
+//! Each of them is a commit of its own: it has an apply slot, a stamp that appends its record inside the
+//! change of the catalog's leaf, and waits for durability at the end. They exclude each other by the
+//! catalog's mutex, which is taken before any stripe; nobody takes it with a stripe held.
 
 use std::sync::Arc;
 
@@ -46,10 +46,14 @@ impl Shared {
         }
         let id = changes.next_id;
         if id > TABLE_MAX {
-            return Err(Error::BadOption { option: "table", detail: "every table number has been used".into() });
+            return Err(Error::BadOption {
+                option: "table",
+                detail: "every table number has been used".into(),
+            });
         }
         let (table, appended) = {
-            let mut reserve = self.pool.reserve(OPERATION_PAGES + TREE_PAGES).map_err(|e| self.pool_error(e))?;
+            let mut reserve =
+                self.pool.reserve(OPERATION_PAGES + TREE_PAGES).map_err(|e| self.pool_error(e))?;
             let (tree, pages) = Tree::create(&self.pool, &mut reserve, id);
             let record = Record::Live { root: tree.root, name: name.to_owned() };
             let appended = self.change_catalog(id, &record, CREATE_TABLE, Some(name), pages.into())?;
@@ -107,8 +111,8 @@ impl Shared {
         Ok(true)
     }
 
-    /// Puts a record into the catalog, together with its log record and the pages it makes reachable. The caller holds
-    /// the catalog's mutex.
+    /// Puts a record into the catalog, together with its log record and the pages it makes reachable. The
+    /// caller holds the catalog's mutex.
     fn change_catalog<'p>(
         &'p self,
         id: u32,
@@ -154,8 +158,8 @@ impl Shared {
         }
     }
 
-    /// Gives back the pages of dropped tables, and removes the tombstones that nothing needs any more. What fails is
-    /// tried again later; dropped tables harm nobody meanwhile.
+    /// Gives back the pages of dropped tables, and removes the tombstones that nothing needs any more. What
+    /// fails is tried again later; dropped tables harm nobody meanwhile.
     pub(crate) fn upkeep(&self) {
         let _one = self.catalog.upkeep.lock();
         if self.writable().is_err() {
@@ -168,12 +172,14 @@ impl Shared {
 
     /// Frees the trees of dropped tables. The catalog's mutex is not held meanwhile: that may take long.
     fn empty_tombstones(&self) -> Result<()> {
-        let full: Vec<Tombstone> = self.catalog.change().tombstones.iter().filter(|t| !t.emptied).cloned().collect();
+        let full: Vec<Tombstone> =
+            self.catalog.change().tombstones.iter().filter(|t| !t.emptied).cloned().collect();
         for tombstone in full {
             let tree = Tree { root: tombstone.root, table: tombstone.id };
             if self.owns_root(&tree)? {
                 self.checkpoints.note_unlogged();
-                let mut reserve = self.pool.reserve_urgent(OPERATION_PAGES).map_err(|e| self.pool_error(e))?;
+                let mut reserve =
+                    self.pool.reserve_urgent(OPERATION_PAGES).map_err(|e| self.pool_error(e))?;
                 tree.free_all(&self.pool, &mut reserve, &mut || !self.checkpoints.stopping())
                     .map_err(|e| self.pool_error(e))?;
                 if self.owns_root(&tree)? {
@@ -206,7 +212,9 @@ impl Shared {
                     }
                 }
                 // A root is always an inner node.
-                bedstone_bufpool::PageState::Pinnable | bedstone_bufpool::PageState::Free => return Ok(false),
+                bedstone_bufpool::PageState::Pinnable | bedstone_bufpool::PageState::Free => {
+                    return Ok(false);
+                }
                 bedstone_bufpool::PageState::Absent => {}
             }
         }

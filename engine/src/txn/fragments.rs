@@ -1,9 +1,9 @@
 //! Writing a commit that is too large for one log record.
 //!
 //! The byte string of its writes goes out as fragments, cut anywhere, and a small commit record ends it; see
-//! [`super::record`]. Without the commit record the fragments mean nothing, so a commit that is given up half-way, or
-//! cut off by a crash, never happened. The apply slot holds the first fragment's LSN until the writes are in the trees,
-//! so that the log a replay would need is still there.
+//! [`super::record`]. Without the commit record the fragments mean nothing, so a commit that is given up
+//! half-way, or cut off by a crash, never happened. The apply slot holds the first fragment's LSN until the
+//! writes are in the trees, so that the log a replay would need is still there.
 
 use bedstone_wal::SpaceCredit;
 
@@ -12,8 +12,8 @@ use crate::shared::Shared;
 use crate::txn::record::{self, FRAGMENT, FRAGMENT_HEADER};
 use crate::txn::slots::ApplySlot;
 
-/// Bytes of writes in one fragment, at most. Large enough that headers do not matter, small enough that the log's
-/// mutex and buffer are never taken up by one commit.
+/// Bytes of writes in one fragment, at most. Large enough that headers do not matter, small enough that the
+/// log's mutex and buffer are never taken up by one commit.
 const PIECE_MAX: usize = 256 << 10;
 
 /// Collects the bytes of a commit's writes and appends them as fragments.
@@ -29,7 +29,8 @@ pub(crate) struct Fragments<'a> {
 }
 
 impl<'a> Fragments<'a> {
-    /// Sets log space aside for a commit of `bytes` bytes of writes and its commit record. Nothing is appended yet.
+    /// Sets log space aside for a commit of `bytes` bytes of writes and its commit record. Nothing is
+    /// appended yet.
     pub(crate) fn begin(shared: &'a Shared, slot: &'a ApplySlot<'a>, bytes: u64) -> Result<Self> {
         let piece_max = PIECE_MAX.min(shared.wal.max_payload() - FRAGMENT_HEADER);
         let pieces = bytes.div_ceil(piece_max as u64);
@@ -47,7 +48,8 @@ impl<'a> Fragments<'a> {
         })
     }
 
-    /// Adds bytes. Whole pieces are appended at once, which may wait for the log; nothing latched may be held.
+    /// Adds bytes. Whole pieces are appended at once, which may wait for the log; nothing latched may be
+    /// held.
     pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(self.piece_max - self.piece.len()));

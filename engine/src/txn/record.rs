@@ -1,8 +1,9 @@
 //! What the engine writes into the log: the payloads of its records.
 //!
-//! Records are logical: they name a table and a key, never a page, and say what the key's value is afterwards,
-//! never how it came about. Repeating a record that is in the pages already therefore changes nothing, which is
-//! what lets replay begin at any position at or before the oldest commit that may be missing.
+//! Records are logical: they name a table and a key, never a page, and say what the key's value is
+//! afterwards, never how it came about. Repeating a record that is in the pages already therefore changes
+//! nothing, which is what lets replay begin at any position at or before the oldest commit that may be
+//! missing.
 //!
 //! | kind | name | payload |
 //! |---|---|---|
@@ -13,9 +14,10 @@
 //! | 5 | drop table | time u64, table u32 |
 //! | 6 | rename table | time u64, table u32, new name to the end |
 //!
-//! A *time* is the wall clock in milliseconds since 1970. A *transaction* is the LSN of its first fragment; the
-//! first fragment itself carries 0 there, because its LSN is not known before it is appended. The commit record
-//! says how many fragments and how many bytes of writes belong to the transaction, so that a missing one is noticed.
+//! A *time* is the wall clock in milliseconds since 1970. A *transaction* is the LSN of its first fragment;
+//! the first fragment itself carries 0 there, because its LSN is not known before it is appended. The commit
+//! record says how many fragments and how many bytes of writes belong to the transaction, so that a missing
+//! one is noticed.
 //!
 //! One write:
 //!
@@ -134,8 +136,8 @@ pub(crate) struct WriteFront {
 }
 
 impl WriteFront {
-    /// Decodes the front of a write from the beginning of `bytes`. `Ok(None)`: there are too few bytes to tell.
-    /// `at` is their offset, for messages.
+    /// Decodes the front of a write from the beginning of `bytes`. `Ok(None)`: there are too few bytes to
+    /// tell. `at` is their offset, for messages.
     pub(crate) fn decode(bytes: &[u8], at: usize) -> Result<Option<Self>, BadRecord> {
         let Some((&kind, rest)) = bytes.split_first() else { return Ok(None) };
         if kind != PUT && kind != DELETE {
@@ -253,7 +255,8 @@ impl<'a> Fields<'a> {
 
     fn name(self) -> Result<&'a str, BadRecord> {
         let at = self.at;
-        std::str::from_utf8(self.rest()).or_else(|e| bad(at + e.valid_up_to(), "a table name that is not UTF-8"))
+        std::str::from_utf8(self.rest())
+            .or_else(|e| bad(at + e.valid_up_to(), "a table name that is not UTF-8"))
     }
 
     fn end(self) -> Result<(), BadRecord> {
@@ -325,7 +328,9 @@ mod tests {
     /// Longest key a write can carry; page sizes allow far less.
     const KEY_LEN_MAX: usize = (1 << 21) - 1;
 
-    fn encode(ops: &[(u32, Vec<u8>, Option<Vec<u8>>)], unix_ms: u64) -> Vec<u8> {
+    type Op = (u32, Vec<u8>, Option<Vec<u8>>);
+
+    fn encode(ops: &[Op], unix_ms: u64) -> Vec<u8> {
         let mut out = unix_ms.to_le_bytes().to_vec();
         for (table, key, value) in ops {
             match value {

@@ -1,13 +1,14 @@
 //! Key stripes: the locks that give the commits of one key one order.
 //!
-//! Every commit locks the stripes of the keys it writes before its record enters the log, and lets go of them once
-//! its writes are in the trees. So two commits that share a key cannot both be between log and tree: the order of
-//! their records in the log is the order in which their writes reach the tree, which is what makes replay in log
-//! order give the state the readers saw.
+//! Every commit locks the stripes of the keys it writes before its record enters the log, and lets go of them
+//! once its writes are in the trees. So two commits that share a key cannot both be between log and tree: the
+//! order of their records in the log is the order in which their writes reach the tree, which is what makes
+//! replay in log order give the state the readers saw.
 //!
-//! A commit takes its stripes in ascending order, so commits cannot wait for each other in a circle. Nothing that
-//! is waited for while stripes are held (log space, log buffer, page reads, frames) ever waits for a stripe. The
-//! one who must keep every writer out (dropping a table, closing) takes all of them in the same order.
+//! A commit takes its stripes in ascending order, so commits cannot wait for each other in a circle. Nothing
+//! that is waited for while stripes are held (log space, log buffer, page reads, frames) ever waits for a
+//! stripe. The one who must keep every writer out (dropping a table, closing) takes all of them in the same
+//! order.
 
 use crossbeam::utils::CachePadded;
 use parking_lot::{RwLock, RwLockWriteGuard};
@@ -17,7 +18,8 @@ pub(crate) const STRIPES: usize = 512;
 
 /// The stripes of a database.
 pub(crate) struct Stripes {
-    // Read-write locks, because a commit that validates what it read will want to share the stripes it only read.
+    // Read-write locks, because a commit that validates what it read will want to share the stripes it only
+    // read.
     locks: Box<[CachePadded<RwLock<()>>]>,
 }
 

@@ -23,6 +23,9 @@ struct Options {
     /// Threads; as many as there are cores if not given.
     #[arg(long)]
     threads: Option<usize>,
+    /// Stops after so many failures.
+    #[arg(long, default_value_t = 10)]
+    failures: usize,
     /// Prints every operation.
     #[arg(long)]
     trace: bool,
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let total = Mutex::new(Report::default());
     let threads = options.threads.unwrap_or_else(seeds::cores);
-    let failures = seeds::run_seeds(options.seeds.clone(), threads, |seed| {
+    let failures = seeds::run_seeds(options.seeds.clone(), threads, options.failures, |seed| {
         let report = run::run(seed, options.operations, options.trace)?;
         let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         total.add(&report);

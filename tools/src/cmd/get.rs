@@ -1,7 +1,7 @@
 //! `bedstone get`.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use bedstone::Table;
@@ -47,9 +47,17 @@ fn print_value(table: &Table, key: &[u8], db: &Path) -> Result<Answer, Failure> 
         match value.read(&mut piece) {
             Ok(0) => break,
             Ok(n) => out.bytes(&piece[..n])?,
-            Err(source) => return Err(Failure::Input { path: db.into(), source }),
+            Err(e) => return Err(reading_failed(e, db)),
         }
     }
     out.finish()?;
     Ok(Answer::Yes)
+}
+
+/// The engine's own error, which came wrapped in one of I/O.
+fn reading_failed(e: io::Error, db: &Path) -> Failure {
+    match e.downcast::<bedstone::Error>() {
+        Ok(e) => e.into(),
+        Err(source) => Failure::Input { path: db.into(), source },
+    }
 }

@@ -21,8 +21,8 @@ const SHOWN: usize = 100;
 /// looked at and then be reported as damaged; close it first.
 ///
 /// Without PAGE: the superblocks, the tables and one line for each page. With PAGE: header, fences, slots, keys and
-/// values of that page, with its checksum as stored and as computed. Exits with 1 when something is wrong with what
-/// was printed.
+/// values of that page, with its checksum as stored and as computed; long keys and values are cut after 100 characters,
+/// but not with --json. Exits with 1 when something is wrong with what was printed.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     bedstone page-dump places.bed                   all pages, one line each\n  \
@@ -176,7 +176,7 @@ impl PageDump {
         match (self.json, self.pages) {
             (true, _) => out.json(&page_json(&page))?,
             (false, None) => out.line(summary(&page))?,
-            (false, Some(_)) => print_page(&page, out)?,
+            (false, Some(_)) => print_page(&page, usize::MAX, out)?,
         }
         Ok(page.findings.is_empty())
     }
@@ -283,8 +283,8 @@ fn summary(page: &Page) -> String {
     line
 }
 
-/// Prints a page in full, for people.
-pub(crate) fn print_page(page: &Page, out: &mut Out) -> Result<(), Failure> {
+/// Prints a page for people, with at most so many of its entries or children.
+pub(crate) fn print_page(page: &Page, items: usize, out: &mut Out) -> Result<(), Failure> {
     out.line(format_args!(
         "page {}: {} of table {}, level {}, {} bytes at offset {} of the data file",
         page.page,
@@ -310,12 +310,16 @@ pub(crate) fn print_page(page: &Page, out: &mut Out) -> Result<(), Failure> {
         };
         out.line(format_args!("  fences    from \"{}\", {upper}", bytes::short_text(lower, SHOWN)))
     };
+    let more = |out: &mut Out, all: usize| match all.saturating_sub(items) {
+        0 => Ok(()),
+        left => out.line(format_args!("         and {left} more")),
+    };
     match &page.body {
         PageBody::Leaf { lower, upper, prefix, free_bytes, cells } => {
             fences(out, lower, upper)?;
             out.line(format_args!("  prefix    \"{}\"", bytes::short_text(prefix, SHOWN)))?;
             out.line(format_args!("  {} slots, {free_bytes} bytes free", cells.len()))?;
-            for (slot, cell) in cells.iter().enumerate() {
+            for (slot, cell) in cells.iter().enumerate().take(items) {
                 let value = match &cell.value {
                     CellValueDump::Inline(value) => bytes::short_text(value, SHOWN),
                     CellValueDump::Overflow { len, index_page } => {
@@ -325,11 +329,12 @@ pub(crate) fn print_page(page: &Page, out: &mut Out) -> Result<(), Failure> {
                 };
                 out.line(format_args!("  {slot:>5}  {} = {value}", bytes::short_text(&cell.key, SHOWN)))?;
             }
+            more(out, cells.len())?;
         }
         PageBody::Inner { lower, upper, children } => {
             fences(out, lower, upper)?;
             out.line(format_args!("  {} children", children.len()))?;
-            for (slot, (separator, child)) in children.iter().enumerate() {
+            for (slot, (separator, child)) in children.iter().enumerate().take(items) {
                 let from = if slot == 0 {
                     "from the lower fence".into()
                 } else {
@@ -337,6 +342,7 @@ pub(crate) fn print_page(page: &Page, out: &mut Out) -> Result<(), Failure> {
                 };
                 out.line(format_args!("  {slot:>5}  page {child:>8}  {from}"))?;
             }
+            more(out, children.len())?;
         }
         PageBody::OverflowIndex { pages, level } => {
             let below = if *level == 0 { "data" } else { "index" };

@@ -23,6 +23,28 @@ impl RealLog {
     fn error(&self, op: Op, source: io::Error) -> IoError {
         IoError::new(op, &self.path, source)
     }
+
+    /// Makes the file `len` bytes long, if it is shorter, by `fill`, which is given the present length.
+    fn grow(&self, len: u64, fill: impl FnOnce(u64) -> io::Result<()>) -> Result<(), IoError> {
+        let present = self.len()?;
+        if len <= present {
+            return Ok(());
+        }
+        let outcome =
+            if sys::may_grow_to(len) { fill(present) } else { Err(io::Error::from_raw_os_error(libc::EFBIG)) };
+        outcome.map_err(|source| self.error(Op::Allocate, source).at(present, len - present))
+    }
+
+    fn write_zeros(&self, present: u64, len: u64) -> io::Result<()> {
+        let zeros = vec![0_u8; ZEROS.min((len - present) as usize)];
+        let mut offset = present;
+        while offset < len {
+            let piece = (len - offset).min(zeros.len() as u64) as usize;
+            write_all_at(&self.file, &zeros[..piece], offset, 1)?;
+            offset += piece as u64;
+        }
+        Ok(())
+    }
 }
 
 impl LogFile for RealLog {
@@ -63,22 +85,16 @@ impl LogFile for RealLog {
     }
 
     fn allocate_zeroed(&self, len: u64) -> Result<(), IoError> {
-        let present = self.len()?;
-        if len <= present {
-            return Ok(());
-        }
-        let fail = |source| self.error(Op::Allocate, source).at(present, len - present);
-        if !sys::may_grow_to(len) {
-            return Err(fail(io::Error::from_raw_os_error(libc::EFBIG)));
-        }
-        let zeros = vec![0_u8; ZEROS.min((len - present) as usize)];
-        let mut offset = present;
-        while offset < len {
-            let piece = (len - offset).min(zeros.len() as u64) as usize;
-            write_all_at(&self.file, &zeros[..piece], offset, 1).map_err(fail)?;
-            offset += piece as u64;
-        }
-        Ok(())
+        self.grow(len, |present| self.write_zeros(present, len))
+    }
+
+    fn allocate(&self, len: u64) -> Result<(), IoError> {
+        self.grow(len, |present| match sys::fallocate(&self.file, present, len - present) {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => {
+                self.write_zeros(present, len)
+            }
+            outcome => outcome,
+        })
     }
 
     fn cached_pages(&self) -> Option<u64> {

@@ -312,6 +312,10 @@ impl LogFile for SimLog {
         self.0.grow(len, true)
     }
 
+    fn allocate(&self, len: u64) -> Result<(), IoError> {
+        self.0.grow(len, false)
+    }
+
     fn cached_pages(&self) -> Option<u64> {
         self.0.cached_pages()
     }

@@ -319,6 +319,11 @@ impl LogFile for Traced<dyn LogFile> {
         self.recorder.record(Op::Allocate, self.path(), fill, || self.file.allocate_zeroed(len))
     }
 
+    fn allocate(&self, len: u64) -> Result<(), IoError> {
+        let fill = |event: &mut TraceEvent| event.len = len;
+        self.recorder.record(Op::Allocate, self.path(), fill, || self.file.allocate(len))
+    }
+
     fn cached_pages(&self) -> Option<u64> {
         self.file.cached_pages()
     }

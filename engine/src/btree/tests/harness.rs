@@ -1,5 +1,6 @@
 //! A tree on a simulated disk, and a model to compare it with.
 
+use crate::btree::chaos::SMALL_NODES;
 use crate::btree::node::{limits, verify};
 use crate::btree::{
     BuildGate, Found, NewValue, Op, Outcome, OverflowReader, PreparedOverflow, Result, Stamp, Tree, Write,
@@ -63,6 +64,16 @@ pub(super) fn open_pool(disk: &Arc<dyn Disk>, page_size: usize, frames: usize, b
 
 /// A new data file with an empty tree in it, checkpointed.
 pub(super) fn fresh(seed: u64, page_size: usize, frames: usize, background: Background) -> (Arc<SimDisk>, Pool, Tree) {
+    fresh_table(seed, page_size, frames, background, TABLE)
+}
+
+fn fresh_table(
+    seed: u64,
+    page_size: usize,
+    frames: usize,
+    background: Background,
+    table: u32,
+) -> (Arc<SimDisk>, Pool, Tree) {
     let sim = SimDisk::new(seed);
     let disk: Arc<dyn Disk> = sim.clone();
     let params = FormatParams { page_size, database_id: [1; 16], start_lsn: 1 };
@@ -70,15 +81,20 @@ pub(super) fn fresh(seed: u64, page_size: usize, frames: usize, background: Back
     // The names of the file are the caller's to make durable.
     disk.sync_dir(Path::new("")).expect("the directory syncs");
     let pool = open_pool(&disk, page_size, frames, background);
-    let tree = plant(&pool);
+    let tree = plant(&pool, table);
     checkpoint(&pool, 1);
     (sim, pool, tree)
 }
 
+/// As [`fresh`], with a tree whose inner nodes hold only a few children.
+pub(super) fn fresh_with_small_nodes(seed: u64, frames: usize) -> (Arc<SimDisk>, Pool, Tree) {
+    fresh_table(seed, 4096, frames, Background::Threads, SMALL_NODES)
+}
+
 /// Makes an empty tree at the catalog's root id.
-pub(super) fn plant(pool: &Pool) -> Tree {
+fn plant(pool: &Pool, table: u32) -> Tree {
     let mut reserve = pool.reserve(2).expect("two frames");
-    let (tree, pages) = Tree::create_at(pool, &mut reserve, TABLE, PageId::CATALOG_ROOT);
+    let (tree, pages) = Tree::create_at(pool, &mut reserve, table, PageId::CATALOG_ROOT);
     let operation = pool.announce();
     for page in pages {
         page.publish(&operation);
@@ -86,7 +102,7 @@ pub(super) fn plant(pool: &Pool) -> Tree {
     tree
 }
 
-/// The tree that [`plant`] made, after reopening.
+/// The tree of [`fresh`], after reopening.
 pub(super) const TREE: Tree = Tree { root: PageId::CATALOG_ROOT, table: TABLE };
 
 /// A whole checkpoint.
@@ -97,19 +113,25 @@ pub(super) fn checkpoint(pool: &Pool, lsn: u64) {
 }
 
 /// A value as the tree takes it: prepared in pages of its own if it is long.
-pub(super) fn new_value<'a, 'p>(pool: &'p Pool, gate: &'p BuildGate, key: &[u8], value: &'a [u8]) -> NewValue<'a, 'p> {
+pub(super) fn new_value<'a, 'p>(
+    tree: Tree,
+    pool: &'p Pool,
+    gate: &'p BuildGate,
+    key: &[u8],
+    value: &'a [u8],
+) -> NewValue<'a, 'p> {
     if key.len() + value.len() <= limits(pool.page_size()).max_inline_cell {
         return NewValue::Inline(value);
     }
     let len = value.len() as u64;
     let pass = gate.needs_pass(pool.page_size(), len).then(|| gate.enter());
-    let built = PreparedOverflow::build(pool, TABLE, len, &mut &value[..], pass.as_ref());
+    let built = PreparedOverflow::build(pool, tree.table, len, &mut &value[..], pass.as_ref());
     NewValue::Overflow(built.expect("the value is built"))
 }
 
 /// Puts a value; says whether the key was there before.
 pub(super) fn put(tree: Tree, pool: &Pool, gate: &BuildGate, key: &[u8], value: &[u8], lsn: u64) -> Result<bool> {
-    let mut write = Write::Put(new_value(pool, gate, key, value));
+    let mut write = Write::Put(new_value(tree, pool, gate, key, value));
     match apply_one(tree, pool, key, &mut write, lsn)? {
         Outcome::Applied { existed, lsn: stamped } => {
             assert_eq!(stamped, lsn);
@@ -149,7 +171,7 @@ pub(super) fn apply(tree: Tree, pool: &Pool, gate: &BuildGate, batch: &BTreeMap<
         .iter()
         .map(|(key, value)| {
             let write = match value {
-                Some(value) => Write::Put(new_value(pool, gate, key, value)),
+                Some(value) => Write::Put(new_value(tree, pool, gate, key, value)),
                 None => Write::Delete,
             };
             Op { key, write, lsn }

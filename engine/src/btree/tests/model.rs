@@ -250,6 +250,6 @@ fn soak() {
             max_value: limits(page_size).max_inline_cell as u64 >> rng.below(8),
             overflow: rng.below(3) == 0,
         };
-        run(seed, page_size, 512, 3_000 + 4_000 * rng.below(6) as usize, &shape);
+        run(seed, page_size, 160 + rng.below(3) as usize * 100, 3_000 + 4_000 * rng.below(6) as usize, &shape);
     }
 }

@@ -2,6 +2,7 @@
 //! are there all the time, and a checkpointer looks now and again at what a power cut would leave.
 
 use super::harness::*;
+use crate::btree::chaos::disturb_this_thread;
 use crate::btree::node::CellValue;
 use crate::btree::{BuildGate, Tree};
 use bedstone_bufpool::{Background, CheckpointParams, Pool, PoolError};
@@ -51,6 +52,7 @@ impl World {
 
     fn work(&self, thread: u64, threads: u64, seed: u64, steps: usize, mine: &Model) -> Model {
         let mut rng = Rng(seed ^ thread << 32);
+        disturb_this_thread(seed * 1000 + thread + 1);
         let mut mine = mine.clone();
         let own = |rng: &mut Rng| rng.below(self.keys / threads) * threads + thread;
         for step in 0..steps {
@@ -161,11 +163,11 @@ impl World {
             if rng.below(3) == 0 {
                 let after: Arc<dyn Disk> = self.sim.fork_cut(CutMode::Random, rng.next());
                 let pool = open_pool(&after, self.page_size, self.frames, Background::Manual);
-                let model = contents(TREE, &pool).unwrap();
+                let model = contents(self.tree, &pool).unwrap();
                 for (key, value) in &model {
                     assert!(value.starts_with(key));
                 }
-                assert_same(TREE, &pool, &model);
+                assert_same(self.tree, &pool, &model);
             }
         }
         done
@@ -173,8 +175,23 @@ impl World {
 }
 
 fn run(seed: u64, page_size: usize, frames: usize, keys: u64, max_value: u64, steps: usize) {
-    println!("seed {seed}, pages of {page_size}, {frames} frames");
     let (sim, pool, tree) = fresh(seed, page_size, frames, Background::Threads);
+    run_on(sim, pool, tree, seed, frames, keys, max_value, steps);
+}
+
+#[expect(clippy::too_many_arguments, reason = "they are what differs between the tests")]
+fn run_on(
+    sim: Arc<SimDisk>,
+    pool: Pool,
+    tree: Tree,
+    seed: u64,
+    frames: usize,
+    keys: u64,
+    max_value: u64,
+    steps: usize,
+) {
+    let page_size = pool.page_size();
+    println!("seed {seed}, pages of {page_size}, {frames} frames");
     let world = World {
         pool,
         gate: BuildGate::new(frames),
@@ -227,6 +244,15 @@ fn many_threads_on_few_leaves() {
     run(4, 65536, 128, 2000, 300, 1500);
 }
 
+/// Many levels, so that inner nodes split and merge all the time.
+#[test]
+fn many_threads_on_small_nodes() {
+    for seed in 7..9 {
+        let (sim, pool, tree) = fresh_with_small_nodes(seed, 1024);
+        run_on(sim, pool, tree, seed, 1024, 6000, 1000, 1500);
+    }
+}
+
 #[test]
 fn many_threads_long_values() {
     run(5, 4096, 1024, 600, 40_000, 800);
@@ -246,6 +272,7 @@ fn readers_of_a_dropped_tree() {
             .map(|t| {
                 let pool = &pool;
                 scope.spawn(move || {
+                    disturb_this_thread(t + 1);
                     let mut rng = Rng(t);
                     loop {
                         match tree.get(pool, &key(rng.below(keys))) {

@@ -1,0 +1,9 @@
+//! The `bedstone` command from outside: what it prints and with which code it exits.
+
+mod demo;
+mod dumps;
+mod failures;
+mod help;
+mod load;
+mod queries;
+mod support;
