@@ -42,6 +42,8 @@ pub mod units;
 mod write;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use announce::Announcement;

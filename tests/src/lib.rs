@@ -6,11 +6,14 @@
 //! wanted.
 #![forbid(unsafe_code)]
 
+pub mod cities;
+pub mod larger;
 pub mod model;
 pub mod ops;
 pub mod oracle;
 pub mod rng;
 pub mod run;
+pub mod scenario;
 pub mod seeds;
 pub mod setup;
 pub mod shape;

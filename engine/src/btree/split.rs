@@ -71,8 +71,9 @@ impl Tree {
                 InnerChange::Split { child: slot, separator: plan.separator(), right: right.page_id() },
             );
             if !grown.fits() || parent.count() >= separators_max(self.table) {
+                let wanted = plan.separator().len();
                 drop((left, right, above, latch, lock));
-                self.split_inner(pool, reserve, pending.key, 1)?;
+                self.split_inner(pool, reserve, pending.key, 1, wanted)?;
                 return Ok(Split::Again);
             }
             plan.build_left(&mut left);
@@ -114,13 +115,15 @@ impl Tree {
         Ok(Ok(Pair { lock, latch, slot: place.slot }))
     }
 
-    /// Splits the inner node at `level` on the way to `key`, or grows the root if that is the node.
+    /// Splits the inner node at `level` on the way to `key`, or grows the root if that is the node; unless it has room for a
+    /// further separator of `wanted` bytes by now.
     pub(super) fn split_inner<'p>(
         &self,
         pool: &'p Pool,
         reserve: &mut Reserve<'p>,
         key: &[u8],
         level: u8,
+        wanted: usize,
     ) -> Result<()> {
         let mut retry = Retry::default();
         loop {
@@ -130,13 +133,14 @@ impl Tree {
                 self.lock_nodes(&guard, key, level, &retry)?
             };
             let obstacle = match locked {
+                Locked::Root(root) if self.has_room(&root, wanted) => return Ok(()),
                 Locked::Root(root) => return self.grow_root(pool, reserve, root),
+                Locked::Pair { node, .. } if self.has_room(&node, wanted) => return Ok(()),
                 Locked::Pair { above, node, slot } => {
-                    if self.try_split_inner(pool, reserve, above, node, slot)? {
-                        return Ok(());
+                    match self.try_split_inner(pool, reserve, above, node, slot)? {
+                        None => return Ok(()),
+                        Some(wanted) => self.split_inner(pool, reserve, key, level + 1, wanted)?,
                     }
-                    // The node above has no room for another separator.
-                    self.split_inner(pool, reserve, key, level + 1)?;
                     continue;
                 }
                 Locked::Obstacle(obstacle) => obstacle,
@@ -163,7 +167,17 @@ impl Tree {
         Ok(Locked::Pair { above, node, slot: place.slot })
     }
 
-    /// Splits a locked inner node; `false` if its parent has no room.
+    /// Whether a node takes another separator of `wanted` bytes. It then always does so when it has at most one: that is what the
+    /// limit of keys is for.
+    fn has_room(&self, node: &InnerLock<'_>, wanted: usize) -> bool {
+        let node = Inner::new(node.page());
+        let added = SEPARATOR_BYTES + wanted.saturating_sub(node.prefix_len());
+        node.count() < 2
+            || node.count() < separators_max(self.table) && node.live_bytes() + added <= node.capacity()
+    }
+
+    /// Splits a locked inner node. If its parent has no room, nothing is changed, and the length of the separator that it should have
+    /// taken is returned.
     fn try_split_inner<'p>(
         &self,
         pool: &'p Pool,
@@ -171,12 +185,8 @@ impl Tree {
         above: InnerLock<'p>,
         node: InnerLock<'p>,
         slot: usize,
-    ) -> Result<bool> {
+    ) -> Result<Option<usize>> {
         let old = Inner::new(node.page());
-        if old.count() < 2 {
-            // Somebody else has made room, for a node with one separator has room for a second one.
-            return Ok(true);
-        }
         let parent = Inner::new(above.page());
         let mut right = pool.new_page(reserve, PageKind::Inner, old.level(), self.table);
         let mut left = node.new_version(reserve, old.level());
@@ -188,7 +198,7 @@ impl Tree {
                 InnerChange::Split { child: slot, separator: split.separator(), right: right.page_id() },
             );
             if !plan.fits() || parent.count() >= separators_max(self.table) {
-                return Ok(false);
+                return Ok(Some(split.separator().len()));
             }
             split.build_left(&mut left);
             split.build_right(&mut right);
@@ -200,15 +210,12 @@ impl Tree {
         node.replace(left, &operation);
         point();
         above.replace(grown, &operation);
-        Ok(true)
+        Ok(None)
     }
 
     /// Makes the root one level higher: its content goes to two new nodes below it.
     fn grow_root<'p>(&self, pool: &'p Pool, reserve: &mut Reserve<'p>, root: InnerLock<'p>) -> Result<()> {
         let old = Inner::new(root.page());
-        if old.count() < 2 {
-            return Ok(());
-        }
         let Some(level) = old.level().checked_add(1) else {
             return Err(inconsistent(self.root, "root", "the tree has 255 levels".into()));
         };
@@ -229,6 +236,9 @@ impl Tree {
         Ok(())
     }
 }
+
+/// What a separator takes in an inner node beside its bytes: head, place, and a page id.
+const SEPARATOR_BYTES: usize = 12;
 
 /// What [`Tree::lock_nodes`] got.
 enum Locked<'p> {

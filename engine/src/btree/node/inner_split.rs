@@ -20,7 +20,7 @@ pub(crate) struct InnerSplit<'a> {
 }
 
 impl<'a> InnerSplit<'a> {
-    /// Plans the split of a node with its change made; there are at least three separators after it. The cut
+    /// Plans the split of a node with its change made; there are at least two separators after it. The cut
     /// lies near the middle, where the separator is shortest; but when the change adds the last child of the
     /// rightmost node (keys probably ascend), the left half stays full.
     pub(crate) fn of(plan: InnerPlan<'a>) -> Self {
@@ -65,7 +65,7 @@ impl<'a> InnerSplit<'a> {
 
 fn choose(plan: &InnerPlan<'_>) -> Option<usize> {
     let count = plan.count();
-    assert!(count >= 3, "an inner node of {count} separators need not be split");
+    assert!(count >= 2, "an inner node of {count} separators need not be split");
     let old = plan.old;
     let prefix_len = old.prefix_len();
     let mut sums = Vec::with_capacity(count + 1);
@@ -89,7 +89,7 @@ fn choose(plan: &InnerPlan<'_>) -> Option<usize> {
     };
     let fits = |cut: &usize| try_cut(*cut).is_some();
     // Each half keeps a separator, so that the tree does not grow in height for nothing.
-    let cuts = 1..count - 1;
+    let cuts = if count > 2 { 1..count - 1 } else { 0..count };
     if let InnerChange::Split { child, .. } = plan.change
         && child + 1 == count
         && old.upper().is_none()

@@ -61,6 +61,32 @@ fn tall_trees_grow_and_shrink() {
     }
 }
 
+/// Keys that share nearly all of their bytes with a few others and none with the rest: separators and both fences of inner nodes
+/// are as long as keys may be, and a node is full with two separators.
+#[test]
+fn nodes_full_with_two_separators() {
+    let max_key = limits(4096).max_key;
+    for seed in 2..8 {
+        let (_sim, pool, tree) = fresh(seed, 4096, 2048, Background::Manual);
+        let gate = BuildGate::new(2048);
+        let mut model = Model::new();
+        let key = |n: u64| [vec![(n / 12) as u8; max_key - 1], vec![(n % 12) as u8]].concat();
+        for n in order(seed, 300) {
+            put(tree, &pool, &gate, &key(n), b"value", n + 2).unwrap();
+            model.insert(key(n), b"value".to_vec());
+        }
+        assert_same(tree, &pool, &model);
+        for (i, n) in order(seed + 1, 300).into_iter().enumerate() {
+            assert!(delete(tree, &pool, &key(n), n + 400).unwrap());
+            model.remove(&key(n));
+            if i % 30 == 0 {
+                assert_same(tree, &pool, &model);
+            }
+        }
+        assert_eq!((tree.height(&pool).unwrap(), pool.live_pages().len()), (2, 2));
+    }
+}
+
 #[test]
 fn deleting_everything_leaves_two_pages() {
     for (page_size, count) in [(4096, 6000), (16384, 12_000)] {
