@@ -242,7 +242,7 @@ impl Stable {
 
     /// What a superblock says of this map.
     pub fn root(&self) -> Root {
-        let entry = Entry(self.places.last().map_or(0, |top| top[0]));
+        let entry = Entry(self.places.last().and_then(|top| top.first()).copied().unwrap_or(0));
         if entry.is_free() { Root::EMPTY } else { Root { entry, height: self.places.len() as u8 } }
     }
 

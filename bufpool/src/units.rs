@@ -353,6 +353,7 @@ fn word_masks(start: u64, n: u64) -> impl Iterator<Item = (usize, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::proptest_config;
     use proptest::prelude::*;
 
     #[test]
@@ -463,7 +464,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(proptest_config(200))]
         #[test]
         fn agrees_with_plain_flags(total in 0..800_u64, steps in steps()) {
             let mut units = Units::new(total);

@@ -94,6 +94,7 @@ impl<T> List<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::proptest_config;
     use proptest::prelude::*;
     use std::collections::{HashMap, HashSet};
 
@@ -173,7 +174,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(proptest_config(300))]
         #[test]
         fn books_stay_right(steps in proptest::collection::vec(step(), 1..200)) {
             for mut policy in both(20) {

@@ -207,7 +207,9 @@ mod tests {
         policy.admitted(PageId(2), Access::Scan);
         assert_eq!(victims(&mut policy, 1, &[1]), [2]);
         assert!(policy.small.contains(PageId(1)));
+        // Two more, so that the small queue is still above its share when the page has left it.
         policy.admitted(PageId(3), Access::Scan);
+        policy.admitted(PageId(4), Access::Scan);
         assert_eq!(victims(&mut policy, 1, &[1]), [3]);
         assert!(policy.main.contains(PageId(1)));
     }
