@@ -2,8 +2,6 @@
 
 use std::marker::PhantomData;
 
-use bedstone_io::sync::Ordering;
-
 use crate::pool::{Pool, Shared};
 
 /// An announced page operation. Everything published or changed under it belongs to one checkpoint epoch. Latches
@@ -11,7 +9,7 @@ use crate::pool::{Pool, Shared};
 #[derive(Debug)]
 pub struct Announcement<'p> {
     shared: &'p Shared,
-    pub(crate) epoch: u64,
+    epoch: u64,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -23,8 +21,19 @@ impl Pool {
     }
 }
 
+impl Announcement<'_> {
+    /// The checkpoint epoch of the operation.
+    ///
+    /// # Panics
+    /// If it was announced to another pool.
+    pub(crate) fn epoch(&self, shared: &Shared) -> u64 {
+        assert!(std::ptr::eq(self.shared, shared), "an operation announced to another pool");
+        self.epoch
+    }
+}
+
 impl Drop for Announcement<'_> {
     fn drop(&mut self) {
-        self.shared.slots.mine().announced.store(0, Ordering::Release);
+        self.shared.epoch.end(self.shared.slots.mine());
     }
 }

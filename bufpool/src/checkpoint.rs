@@ -22,8 +22,8 @@ use bedstone_io::sync::{Ordering, yield_now};
 use bedstone_io::{AlignedBuf, WriteOp};
 use parking_lot::MutexGuard;
 
-use crate::frame::FrameId;
 use crate::error::{PoolError, Result};
+use crate::frame::FrameId;
 use crate::header::PageId;
 use crate::map::{Entry, MapUpdate};
 use crate::pool::{Pool, Retired, Shared};
@@ -52,6 +52,8 @@ struct Prepared {
 pub struct Checkpoint<'p> {
     shared: &'p Shared,
     epoch: u64,
+    /// All images are on the medium.
+    written: bool,
     done: bool,
     _one: MutexGuard<'p, ()>,
     not_send: PhantomData<*mut ()>,
@@ -77,7 +79,7 @@ impl Pool {
         };
         let closed = shared.epoch.close(&shared.slots);
         debug_assert_eq!(closed, epoch);
-        Ok(Checkpoint { shared, epoch, done: false, _one: one, not_send: PhantomData })
+        Ok(Checkpoint { shared, epoch, written: false, done: false, _one: one, not_send: PhantomData })
     }
 }
 
@@ -102,8 +104,7 @@ impl Checkpoint<'_> {
                 }
                 shared.capture(&mut batch, frame, self.epoch);
             }
-            let preserved = std::mem::take(&mut *shared.preserved.lock());
-            let mut unwritten = preserved.into_iter();
+            let mut unwritten = shared.preserved.take().into_iter();
             let mut outcome = Ok(());
             for (page, frame) in unwritten.by_ref() {
                 left += 1;
@@ -116,15 +117,18 @@ impl Checkpoint<'_> {
                     break;
                 }
             }
-            shared.preserved.lock().extend(unwritten);
+            shared.preserved.put_back(unwritten);
             // What was captured is written even if something before it failed: every capture is accounted for.
             let rest = shared.write_batch(batch);
             outcome?;
             rest?;
             self.wait_for_images()?;
             if left == 0 {
+                self.written = true;
                 return Ok(());
             }
+            // A writer that failed half-way may have left a page that never becomes fit to be captured.
+            shared.check_failed()?;
             // A page latched or moved just now comes up again.
             yield_now();
         }
@@ -138,10 +142,7 @@ impl Checkpoint<'_> {
             .frames
             .iter()
             .enumerate()
-            .filter(|(_, frame)| {
-                let word = frame.dirty.load(Ordering::Acquire);
-                word != 0 && word >> 1 <= self.epoch && word & 1 == 0
-            })
+            .filter(|(_, frame)| frame.dirty.owed().is_some_and(|epoch| epoch <= self.epoch))
             .map(|(index, frame)| (frame.page(), FrameId(index as u32)))
             .collect();
         dirty.sort_unstable();
@@ -173,7 +174,11 @@ impl Checkpoint<'_> {
     ///
     /// # Errors
     /// As the module says: either given up with everything as before, or the store has failed.
+    ///
+    /// # Panics
+    /// If [`Checkpoint::write_pages`] has not ended well before.
     pub fn finish(mut self, params: CheckpointParams) -> Result<()> {
+        assert!(self.written, "the pages of a checkpoint are written before it is finished");
         let shared = self.shared;
         let number = shared.superblock.lock().checkpoint + 1;
         let Prepared { update, blocks, live_pages, map_blocks } = self.prepare_map(number)?;
@@ -230,14 +235,16 @@ impl Checkpoint<'_> {
         let live = |entry: Entry| u64::from(!entry.is_free());
         let gained: u64 = delta.iter().map(|&(_, entry)| live(entry)).sum();
         let lost: u64 = delta.iter().map(|&(page, _)| live(old(page))).sum();
-        let replaced: u64 = delta.iter().filter(|&&(page, entry)| old(page) != entry).map(|&(page, _)| live(old(page))).sum();
+        let replaced: u64 =
+            delta.iter().filter(|&&(page, entry)| old(page) != entry).map(|&(page, _)| live(old(page))).sum();
         let mut blocks = Vec::new();
         let (units, page_units) = (&mut space.units, space.page_units);
         let file = shared.file.path();
         let mut alloc = || {
-            units
-                .alloc_run(page_units)
-                .ok_or_else(|| PoolError::NoSpace { file: file.to_path_buf(), wanted: shared.page_size as u64 })
+            units.alloc_run(page_units).ok_or_else(|| PoolError::NoSpace {
+                file: file.to_path_buf(),
+                wanted: shared.page_size as u64,
+            })
         };
         let mut sink = |unit, image| {
             blocks.push((unit, image));
@@ -264,10 +271,16 @@ impl Checkpoint<'_> {
     fn write_map(&self, blocks: Vec<(u64, AlignedBuf)>) -> Result<()> {
         let mut ops: Vec<WriteOp<'_>> = blocks
             .iter()
-            .map(|(unit, image)| WriteOp { buf: image.as_aligned(), offset: unit * crate::UNIT as u64, result: Ok(()) })
+            .map(|(unit, image)| WriteOp {
+                buf: image.as_aligned(),
+                offset: unit * crate::UNIT as u64,
+                result: Ok(()),
+            })
             .collect();
         self.shared.file.write_batch(&mut ops);
-        ops.into_iter().try_for_each(|op| op.result).map_err(|error| PoolError::WriteOut(Arc::new(error.into())))
+        ops.into_iter()
+            .try_for_each(|op| op.result)
+            .map_err(|error| PoolError::WriteOut(Arc::new(error.into())))
     }
 
     fn give_back_blocks(&self, update: &MapUpdate) {
@@ -286,7 +299,8 @@ impl Drop for Checkpoint<'_> {
         }
         let shared = self.shared;
         // From here on no writer preserves anything for this epoch; what is preserved already is not needed: a newer
-        // version of each such page is dirty and belongs to the next checkpoint.
+        // version of each such page is dirty and belongs to the next checkpoint. The list is emptied below, after this:
+        // nothing may be left on it that a later checkpoint would take for its own.
         shared.epoch.set_closing(0);
         {
             let mut space = shared.space.lock();
@@ -297,7 +311,7 @@ impl Drop for Checkpoint<'_> {
                 space.reopen_epoch();
             }
         }
-        for (_, frame) in std::mem::take(&mut *shared.preserved.lock()) {
+        for (_, frame) in shared.preserved.take() {
             shared.release_preserved(frame);
         }
     }

@@ -23,6 +23,12 @@ impl CheckpointEpoch {
         Self { current: AtomicU64::new(1), closing: AtomicU64::new(0) }
     }
 
+    /// The epoch now, for the broken variants that the models must catch.
+    #[cfg(all(test, loom))]
+    pub(crate) fn now(&self) -> u64 {
+        self.current.load(Ordering::Acquire)
+    }
+
     pub(crate) fn closing(&self) -> u64 {
         self.closing.load(Ordering::Acquire)
     }
@@ -32,10 +38,12 @@ impl CheckpointEpoch {
     }
 
     pub(crate) fn announce(&self, slot: &Slot) -> u64 {
-        debug_assert_eq!(slot.announced.load(Ordering::Relaxed), 0, "one announcement a thread at a time");
+        assert_eq!(slot.announced.load(Ordering::Relaxed), 0, "one announcement a thread at a time");
         let mut epoch = self.current.load(Ordering::Acquire);
         loop {
-            slot.announced.store(epoch, Ordering::Relaxed);
+            // Release: a checkpoint may see this store and never the 0 before it, and must see all the same what the
+            // thread did under its last announcement.
+            slot.announced.store(epoch, Ordering::Release);
             fence(Ordering::SeqCst);
             let now = self.current.load(Ordering::Acquire);
             if now == epoch {
@@ -43,6 +51,11 @@ impl CheckpointEpoch {
             }
             epoch = now;
         }
+    }
+
+    /// Ends the announcement.
+    pub(crate) fn end(&self, slot: &Slot) {
+        slot.announced.store(0, Ordering::Release);
     }
 
     /// Begins the next epoch and waits until every operation of the present one is over; returns the epoch closed.

@@ -9,17 +9,22 @@ use std::time::Duration;
 use bedstone_io::sync::Ordering;
 use parking_lot::Mutex;
 
-use crate::frame::FrameId;
 use crate::error::{PoolError, Result};
+use crate::frame::FrameId;
 use crate::header::PageId;
 use crate::policy::Policy;
 use crate::pool::{Access, Retired, Shared};
-use crate::table::{Location, Place};
+use crate::table::Place;
 
 /// How long a reader waits for a frame when nothing can be evicted just now.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// How many such waits before it gives up.
 const PATIENCE_ROUNDS: u32 = 500;
+/// Rounds in which each search for a victim goes twice as far as the one before.
+const SEARCH_ROUNDS: u32 = 8;
+
+/// Events that may pile up before somebody who takes a frame looks through them.
+const EVENTS_MAX: usize = 4096;
 
 /// What happened to a page since the evictor last looked.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +43,15 @@ pub(crate) struct Evictor {
 pub(crate) struct Pass {
     pub(crate) evicted: usize,
     pub(crate) written: usize,
+    /// Victims that turned out to have left before: the policy knows better now.
+    pub(crate) gone: usize,
+}
+
+impl Pass {
+    /// Another pass may achieve more.
+    fn got_anywhere(self) -> bool {
+        self.evicted + self.written + self.gone > 0
+    }
 }
 
 impl Shared {
@@ -60,6 +74,13 @@ impl Shared {
 
     /// Fills `out` up to `want` frames. On an error the frames taken so far are given back.
     pub(crate) fn take_frames(&self, want: usize, out: &mut Vec<FrameId>) -> Result<()> {
+        // Every event but a page's own end goes with a frame that somebody took: so there are not many more of them than
+        // this, even if nothing is ever evicted.
+        if self.events.len() > EVENTS_MAX
+            && let Some(mut evictor) = self.evictor.try_lock()
+        {
+            self.drain_events(&mut evictor);
+        }
         let had = out.len();
         let mut idle = 0;
         loop {
@@ -77,32 +98,28 @@ impl Shared {
             if out.len() >= want {
                 return Ok(());
             }
-            let pass = self.make_frames((want - out.len()).max(self.free_low / 4).max(1));
-            let pass = match pass {
-                Ok(pass) => pass,
-                Err(error) => {
-                    self.free_frames(&out.split_off(had));
-                    return Err(error);
-                }
-            };
-            if pass.evicted + pass.written > 0 || self.dissolve_stash() {
+            // What could not be evicted went to the back of the queue; the more rounds in vain, the further down it.
+            let ask = (want - out.len()).max(self.free_low / 4).max(1) << idle.min(SEARCH_ROUNDS);
+            let outcome = self.make_frames(ask);
+            if outcome.as_ref().is_ok_and(|pass| pass.got_anywhere()) || self.dissolve_stash() {
                 idle = 0;
                 continue;
             }
             idle += 1;
-            if !self.free.lock().is_empty() {
-                continue;
-            }
-            // Frames come back when pins are dropped and other threads' writes end; without other threads, never.
-            let patience = if self.manual { 3 } else { PATIENCE_ROUNDS };
-            if idle > patience {
-                self.free_frames(&out.split_off(had));
+            // What is kept here while it waits, another thread that waits may be waiting for.
+            let wanted = want - had;
+            self.free_frames(&out.split_off(had));
+            // Frames come back when pins are dropped and other threads' writes end; without other threads, never. Writes
+            // that fail are not waited for.
+            let in_vain = idle > SEARCH_ROUNDS && (self.manual || outcome.is_err());
+            if in_vain || idle > PATIENCE_ROUNDS {
+                outcome?;
                 let pinned = self.frames.iter().filter(|frame| frame.pins() > 0).count();
                 return Err(PoolError::Exhausted { frames: self.arena.frames(), pinned });
             }
-            if !self.manual {
+            if !self.manual && outcome.is_ok() {
                 let mut free = self.free.lock();
-                if free.is_empty() {
+                if free.len() < wanted {
                     self.frames_freed.wait_for(&mut free, PATIENCE);
                 }
             }
@@ -118,7 +135,7 @@ impl Shared {
         if frames.is_empty() {
             return;
         }
-        debug_assert!(frames.iter().all(|&frame| self.frame(frame).dirty.load(Ordering::Relaxed) == 0));
+        debug_assert!(frames.iter().all(|&frame| self.frame(frame).dirty.is_clean()));
         self.free.lock().extend_from_slice(frames);
         self.frames_freed.notify_all();
     }
@@ -156,7 +173,7 @@ impl Shared {
     /// Tries to make about `want` frames free: replaced inner nodes first, then victims of the policy, writing dirty
     /// ones out.
     pub(crate) fn make_frames(&self, want: usize) -> Result<Pass> {
-        let mut pass = Pass { evicted: self.collect_retired() + self.reap_deferred(), written: 0 };
+        let mut pass = Pass { evicted: self.collect_retired() + self.reap_deferred(), ..Pass::default() };
         if pass.evicted >= want {
             return Ok(pass);
         }
@@ -169,16 +186,9 @@ impl Shared {
             evictor.policy.victims(want - pass.evicted, &mut touched, &mut victims);
             for &page in &victims {
                 match self.try_evict(page) {
-                    Eviction::Done => {
-                        evictor.policy.evicted(page);
-                        pass.evicted += 1;
-                    }
-                    Eviction::Gone => evictor.policy.removed(page),
-                    Eviction::Busy => evictor.policy.kept(page),
-                    Eviction::Dirty(frame) => {
-                        evictor.policy.kept(page);
-                        dirty.push((page, frame));
-                    }
+                    // It stays on offer until it has been written out.
+                    Eviction::Dirty(frame) => dirty.push((page, frame)),
+                    outcome => settle(&mut *evictor.policy, page, outcome, &mut pass),
                 }
             }
         }
@@ -187,26 +197,38 @@ impl Shared {
         }
         // Neighbours by id were made together and are often neighbours by key.
         dirty.sort_unstable();
-        let mut batch = self.new_batch();
         let mut captured = Vec::new();
-        for &(page, frame) in &dirty {
+        let outcome = self.write_out(&dirty, &mut captured);
+        pass.written = captured.len();
+        {
+            let mut evictor = self.evictor.lock();
+            for &(page, _) in &dirty {
+                settle(&mut *evictor.policy, page, self.try_evict(page), &mut pass);
+            }
+        }
+        match outcome {
+            Err(error) if pass.evicted == 0 => Err(error),
+            // The pages stay dirty, and the next checkpoint meets the error. Whoever only wants to read can go on as
+            // long as clean pages come free.
+            Err(error) => {
+                tracing::warn!(%error, "dirty pages could not be written out");
+                Ok(pass)
+            }
+            Ok(()) => Ok(pass),
+        }
+    }
+
+    fn write_out(&self, dirty: &[(PageId, FrameId)], captured: &mut Vec<PageId>) -> Result<()> {
+        let mut batch = self.new_batch();
+        for &(page, frame) in dirty {
             if self.is_full(&batch) {
                 self.write_batch(std::mem::replace(&mut batch, self.new_batch()))?;
             }
-            if self.capture(&mut batch, frame, u64::MAX >> 1) {
+            if self.capture(&mut batch, frame, u64::MAX) {
                 captured.push(page);
             }
         }
-        self.write_batch(batch)?;
-        pass.written = captured.len();
-        let mut evictor = self.evictor.lock();
-        for page in captured {
-            if matches!(self.try_evict(page), Eviction::Done) {
-                evictor.policy.evicted(page);
-                pass.evicted += 1;
-            }
-        }
-        Ok(pass)
+        self.write_batch(batch)
     }
 
     fn drain_events(&self, evictor: &mut Evictor) {
@@ -221,7 +243,9 @@ impl Shared {
     /// Reads and clears the page's reference bit.
     fn take_touch(&self, page: PageId) -> bool {
         match self.table.place(page) {
-            Place::Leaf(frame) | Place::Inner(frame) => self.frame(frame).touched.swap(0, Ordering::Relaxed) != 0,
+            Place::Leaf(frame) | Place::Inner(frame) => {
+                self.frame(frame).touched.swap(0, Ordering::Relaxed) != 0
+            }
             _ => false,
         }
     }
@@ -231,19 +255,19 @@ impl Shared {
         match Place::of(word) {
             Place::Leaf(frame) => {
                 let descriptor = self.frame(frame);
-                if descriptor.dirty.load(Ordering::Acquire) != 0 {
+                if !descriptor.dirty.is_clean() {
                     return Eviction::Dirty(frame);
                 }
                 if !descriptor.try_claim(page) {
                     return Eviction::Busy;
                 }
-                if descriptor.dirty.load(Ordering::Acquire) != 0 {
+                if !descriptor.dirty.is_clean() {
                     descriptor.unlatch();
                     return Eviction::Dirty(frame);
                 }
-                // Claimed and clean: nobody else can change the word of a resident page, and its image lies at the
-                // location stored before it became clean.
-                let location = Location(descriptor.location.load(Ordering::Acquire));
+                // Claimed, hence the newest version of the page, which its word names: nobody else can change that word.
+                // And clean: its image lies at the location stored before it became so.
+                let location = descriptor.dirty.location();
                 self.table.word(page).store(Place::Disk(location).word(), Ordering::Release);
                 let released = descriptor.retire(false);
                 self.stats.evictions.fetch_add(1, Ordering::Relaxed);
@@ -253,11 +277,9 @@ impl Shared {
             Place::Inner(_) => {
                 // Inside a reader epoch the frame cannot be given back and come to the same page again meanwhile.
                 let slot = self.slots.mine();
-                let entered = self.epochs.enter(slot);
+                self.epochs.enter(slot);
                 let outcome = self.try_evict_inner(page);
-                if entered {
-                    self.epochs.leave(slot);
-                }
+                self.epochs.leave(slot);
                 outcome
             }
             Place::Loading => Eviction::Busy,
@@ -269,12 +291,12 @@ impl Shared {
         let word = self.table.word(page);
         let Place::Inner(frame) = Place::of(word.load(Ordering::Acquire)) else { return Eviction::Busy };
         let descriptor = self.frame(frame);
-        if descriptor.dirty.load(Ordering::Acquire) != 0 {
+        if !descriptor.dirty.is_clean() {
             return Eviction::Dirty(frame);
         }
         // An inner node never changes, so clean means clean for as long as the word names this frame. A word with the
         // lock bit differs from the one expected here and is left alone.
-        let location = Location(descriptor.location.load(Ordering::Acquire));
+        let location = descriptor.dirty.location();
         let (open, disk) = (Place::Inner(frame).word(), Place::Disk(location).word());
         if word.compare_exchange(open, disk, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return Eviction::Busy;
@@ -303,7 +325,7 @@ impl Shared {
                     break;
                 }
                 match self.make_frames((self.free_high - free).min(64)) {
-                    Ok(pass) if pass.evicted + pass.written > 0 => {}
+                    Ok(pass) if pass.got_anywhere() => {}
                     Ok(_) => break,
                     Err(error) => {
                         // The pages stay dirty; whoever needs frames or checkpoints meets the error itself.
@@ -334,6 +356,21 @@ enum Eviction {
     /// Pinned, latched, locked or being read.
     Busy,
     Dirty(FrameId),
+}
+
+/// Tells the policy, and counts, what became of a page that it had offered.
+fn settle(policy: &mut dyn Policy, page: PageId, outcome: Eviction, pass: &mut Pass) {
+    match outcome {
+        Eviction::Done => {
+            policy.evicted(page);
+            pass.evicted += 1;
+        }
+        Eviction::Gone => {
+            policy.removed(page);
+            pass.gone += 1;
+        }
+        Eviction::Busy | Eviction::Dirty(_) => policy.kept(page),
+    }
 }
 
 /// The evictor's lock; taken with no latch held, and never across I/O.

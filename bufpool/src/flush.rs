@@ -5,12 +5,10 @@
 //! delta of the epoch that the content belongs to. Bytes in a frame never change under the I/O, readers never wait
 //! for it, and a writer copies a page on account of it only if it comes within the microsecond of the capture.
 //!
-//! The captured bit of the frame's dirty word says "an image equal to the present content is on its way". It is set
-//! only after the copy was taken and the frame was seen to be the page's newest version *after* the capture number
-//! had been drawn; so of two captures of one page the later content has the larger number, and [`Space`] lets the
-//! larger number win. A change of the content clears the bit. A frame becomes clean when the write ended well and
-//! the bit is still the one set by that capture; completions are carried out under the space lock, one at a time.
+//! [`Dirty`] keeps the books of each frame. Captures are entered and completions carried out under the lock of the
+//! [`Space`], one at a time, which lets the larger capture number win.
 //!
+//! [`Dirty`]: crate::dirty::Dirty
 //! [`Space`]: crate::space::Space
 
 use std::sync::Arc;
@@ -18,8 +16,8 @@ use std::sync::Arc;
 use bedstone_io::sync::Ordering;
 use bedstone_io::{AlignedBuf, WriteOp};
 
-use crate::frame::FrameId;
 use crate::error::{PoolError, Result};
+use crate::frame::FrameId;
 use crate::header::PageId;
 use crate::map::Entry;
 use crate::page_file::seal_image;
@@ -62,8 +60,7 @@ impl Shared {
     /// now. Returns whether it was added.
     pub(crate) fn capture(&self, batch: &mut Batch, frame: FrameId, epoch_max: u64) -> bool {
         let descriptor = self.frame(frame);
-        let dirty = descriptor.dirty.load(Ordering::Acquire);
-        if dirty == 0 || dirty & 1 == 1 || dirty >> 1 > epoch_max {
+        if descriptor.dirty.owed().is_none_or(|epoch| epoch > epoch_max) {
             return false;
         }
         let page = descriptor.page();
@@ -80,13 +77,11 @@ impl Shared {
             }
             Place::Inner(current) if current == frame => {
                 let slot = self.slots.mine();
-                let entered = self.epochs.enter(slot);
+                self.epochs.enter(slot);
                 // Seen again inside the epoch: from here on the frame stays what it is.
                 let current = || Place::of(self.word_of(page)) == Place::Inner(frame);
                 let added = current() && self.capture_held(batch, frame, page, current);
-                if entered {
-                    self.epochs.leave(slot);
-                }
+                self.epochs.leave(slot);
                 added
             }
             _ => false,
@@ -100,23 +95,22 @@ impl Shared {
     }
 
     /// The frame cannot change or go while this runs.
-    fn capture_held(&self, batch: &mut Batch, frame: FrameId, page: PageId, is_current: impl Fn() -> bool) -> bool {
+    fn capture_held(
+        &self,
+        batch: &mut Batch,
+        frame: FrameId,
+        page: PageId,
+        is_current: impl Fn() -> bool,
+    ) -> bool {
         let descriptor = self.frame(frame);
-        let dirty = descriptor.dirty.load(Ordering::Acquire);
-        if dirty == 0 || dirty & 1 == 1 {
-            return false;
-        }
-        let epoch = dirty >> 1;
+        let Some(epoch) = descriptor.dirty.owed() else { return false };
         let capture = {
-            // Under the lock under which completions run: a completion sees either no capture or all of it.
             let mut space = self.space.lock();
             let capture = space.next_capture();
-            let set = is_current()
-                && descriptor.dirty.compare_exchange(dirty, dirty | 1, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-            if !set {
+            // In this order: a version that replaces this one from here on draws a larger number.
+            if !is_current() || !descriptor.dirty.capture(epoch, capture) {
                 return false;
             }
-            descriptor.capture.store(capture, Ordering::Relaxed);
             space.begin_image(epoch);
             capture
         };
@@ -179,20 +173,7 @@ impl Shared {
                     for image in &batch.images[span] {
                         let entry = Entry::new(image.unit, self.page_units, image.check);
                         space.file_image(image.page, image.epoch, image.capture, entry);
-                        let descriptor = self.frame(image.frame);
-                        // Still the content that was captured, and still that capture? Then the frame is clean. The
-                        // location is stored first: whoever sees the frame clean sees it.
-                        if descriptor.dirty.load(Ordering::Acquire) == image.epoch << 1 | 1
-                            && descriptor.capture.load(Ordering::Acquire) == image.capture
-                        {
-                            descriptor.location.store(location_of(entry).0, Ordering::Release);
-                            let _ = descriptor.dirty.compare_exchange(
-                                image.epoch << 1 | 1,
-                                0,
-                                Ordering::AcqRel,
-                                Ordering::Relaxed,
-                            );
-                        }
+                        self.frame(image.frame).dirty.written(image.epoch, image.capture, location_of(entry));
                     }
                 }
                 Err(failed) => {
@@ -211,14 +192,8 @@ impl Shared {
                 space.free_units(image.unit, self.page_units);
             }
             space.abandon_image(image.epoch, Some(failed.clone()));
-            // Dirty again, if nobody changed it meanwhile (then it is dirty anyway).
-            let descriptor = self.frame(image.frame);
-            if descriptor.capture.load(Ordering::Acquire) == image.capture
-                && descriptor
-                    .dirty
-                    .compare_exchange(image.epoch << 1 | 1, image.epoch << 1, Ordering::AcqRel, Ordering::Relaxed)
-                    .is_ok()
-            {
+            // The promise of room comes back with the debt.
+            if self.frame(image.frame).dirty.unwritten(image.epoch, image.capture) {
                 self.promise(1);
             }
             error = Some(failed);

@@ -13,20 +13,25 @@
 //! - A frame is retired by setting R together with clearing L and X, in one step. From then on pins can only fall.
 //!   Whoever brings them to zero (the retirer itself if there were none) owns the frame and gives it back: exactly
 //!   one party sees that moment, because it is decided by the value that one atomic operation returned.
-//! - A free frame has R set. It gets its page id first, and becomes pinnable by one store afterwards, so a reader
-//!   with an outdated word either fails on R or sees the new page id.
+//! - A free frame has R set. It gets its page id first, then becomes the page's newest version, still shut, by one
+//!   store, then the translation word is pointed at it, and only then is it opened; so a reader with an outdated
+//!   word either fails on R or sees the new page id, and no evictor finds it before its word names it.
 //! - Frames of inner nodes keep R for their whole life: they are read under a reader epoch and never pinned.
 //!
 //! Nobody ever waits for pins; sections under X contain no waits.
 
 use bedstone_io::sync::{AtomicU8, AtomicU32, AtomicU64, Ordering, spin_loop, yield_now};
 
+use crate::dirty::Dirty;
 use crate::header::PageId;
 
-const X: u64 = 1 << 63;
-const L: u64 = 1 << 62;
-const R: u64 = 1 << 61;
-const PINS: u64 = (1 << 32) - 1;
+pub(crate) const X: u64 = 1 << 63;
+pub(crate) const L: u64 = 1 << 62;
+pub(crate) const R: u64 = 1 << 61;
+pub(crate) const PINS: u64 = (1 << 32) - 1;
+/// More pins than any program holds: values were leaked on purpose, four thousand million times. Going on would carry
+/// into the version bits and end in "no pins" (the standard library's `Arc` ends the process likewise).
+const PINS_MAX: u64 = PINS / 2;
 const VERSION_ONE: u64 = 1 << 32;
 const VERSION: u64 = ((1 << 60) - 1) & !PINS;
 
@@ -49,13 +54,13 @@ pub(crate) struct Frame {
     page: AtomicU32,
     /// Set by readers, read and cleared by the evictor.
     pub(crate) touched: AtomicU8,
-    /// `epoch << 1 | captured`: the checkpoint epoch of the last change, 0 when clean. `captured` means that an
-    /// image equal to the frame's content has been taken and is on its way to the disk.
-    pub(crate) dirty: AtomicU64,
-    /// Number of the capture that set the captured bit.
-    pub(crate) capture: AtomicU64,
-    /// Where the image of a clean frame lies (payload of an on-disk translation word).
-    pub(crate) location: AtomicU64,
+    /// What it owes to the disk.
+    pub(crate) dirty: Dirty,
+}
+
+#[cold]
+fn too_many_pins() -> ! {
+    std::process::abort()
 }
 
 #[cfg(not(loom))]
@@ -88,11 +93,12 @@ impl Frame {
         self.page.store(page.0, Ordering::Relaxed);
     }
 
-    /// Opens an assigned frame to readers, or with `latched` leaves it shut (L and X) until [`Frame::unlatch`].
-    /// The store releases everything written into the frame before.
-    pub(crate) fn open(&self, latched: bool) {
+    /// Makes an assigned frame the newest version of its page, latched and shut (L and X): it is the caller who lets
+    /// readers in, by [`Frame::unlatch`], once the translation word names the frame. Never the other way round: a frame
+    /// that is open before its word names it can be claimed by an evictor that holds an older, equal word.
+    pub(crate) fn open_latched(&self) {
         let version = self.state.load(Ordering::Relaxed) & VERSION;
-        self.state.store(version | if latched { L | X } else { 0 }, Ordering::Release);
+        self.state.store(version | L | X, Ordering::Release);
     }
 
     /// One more pin for a reader that came for `page`. `Err` if it is not here any more; with `Released::Free` the
@@ -107,11 +113,17 @@ impl Frame {
             }
             if state & X != 0 {
                 tries += 1;
-                if tries > SPINS { yield_now() } else { spin_loop() }
+                if tries > SPINS {
+                    yield_now()
+                } else {
+                    spin_loop()
+                }
                 state = self.state.load(Ordering::Relaxed);
                 continue;
             }
-            debug_assert!(state & PINS < PINS);
+            if state & PINS > PINS_MAX {
+                too_many_pins();
+            }
             match self.state.compare_exchange_weak(state, state + 1, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => break,
                 Err(now) => state = now,
@@ -126,7 +138,10 @@ impl Frame {
     #[inline]
     pub(crate) fn pin_again(&self) {
         let before = self.state.fetch_add(1, Ordering::Relaxed);
-        debug_assert!(before & PINS != 0 && before & PINS < PINS);
+        debug_assert!(before & PINS != 0);
+        if before & PINS > PINS_MAX {
+            too_many_pins();
+        }
     }
 
     /// Gives a pin back.
@@ -182,7 +197,11 @@ impl Frame {
     pub(crate) fn try_exclusive(&self) -> bool {
         for _ in 0..PIN_SPINS {
             let state = self.state.load(Ordering::Relaxed);
-            debug_assert!(state & (L | X | R) == L);
+            debug_assert!(state & (L | R) == L);
+            if state & X != 0 {
+                // Shut from the beginning: a new version whose publisher has not let readers in yet.
+                return true;
+            }
             if state & PINS == 0
                 && self.state.compare_exchange(state, state | X, Ordering::Acquire, Ordering::Relaxed).is_ok()
             {
@@ -240,6 +259,12 @@ impl Frame {
     /// The frame is not retired: what a pin holder sees is still the newest version of its page.
     pub(crate) fn is_current(&self) -> bool {
         self.state.load(Ordering::Acquire) & R == 0
+    }
+
+    /// The state word, for the broken variants that the models must catch.
+    #[cfg(all(test, loom))]
+    pub(crate) fn state(&self) -> &AtomicU64 {
+        &self.state
     }
 
     /// Pins at this moment, for messages.

@@ -48,11 +48,14 @@ impl Pool {
     }
 
     /// Frees an overflow page that nothing refers to any more but readers with a [`Ticket`]. Belongs to the same
-    /// operation as the change that took away the last reference.
+    /// operation as the change that took away the last reference, and comes after that change can be seen
+    /// ([`crate::PageMut::finish`] and the like): a ticket taken between the two would protect nothing.
     pub fn free_page(&self, page: PageId, operation: &Announcement<'_>) {
-        let mut space = self.shared().space.lock();
+        let shared = self.shared();
+        let epoch = operation.epoch(shared);
+        let mut space = shared.space.lock();
         space.defer(page);
-        space.file_free(page, operation.epoch);
+        space.file_free(page, epoch);
     }
 
     /// The page id is in use.
@@ -114,8 +117,7 @@ impl Shared {
                     return false;
                 }
                 // The image of a checkpoint being closed may still need the content: then later.
-                let dirty = descriptor.dirty.load(Ordering::Acquire);
-                if dirty != 0 && dirty >> 1 <= self.epoch.closing() {
+                if descriptor.dirty.epoch().is_some_and(|epoch| epoch <= self.epoch.closing()) {
                     descriptor.unlatch();
                     return false;
                 }
@@ -166,7 +168,9 @@ impl Shared {
         match self.file.allocate(file_bytes + step) {
             Ok(()) => grown(file_bytes + step),
             // A large step may not fit where the need itself does.
-            Err(error) if error.is_no_space() && need < step && self.file.allocate(file_bytes + need).is_ok() => {
+            Err(error)
+                if error.is_no_space() && need < step && self.file.allocate(file_bytes + need).is_ok() =>
+            {
                 grown(file_bytes + need)
             }
             Err(error) if error.is_no_space() => {

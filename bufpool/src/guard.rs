@@ -16,8 +16,6 @@ use crate::write::{InnerLock, LeafLatch};
 #[derive(Debug)]
 pub struct Guard<'p> {
     shared: &'p Shared,
-    /// This guard made the entry that its drop takes back (false when an outer guard did).
-    entered: bool,
     /// Entered and left by the same thread.
     not_send: PhantomData<*mut ()>,
 }
@@ -67,16 +65,15 @@ impl Pool {
     #[inline]
     pub fn guard(&self) -> Guard<'_> {
         let shared = self.shared();
-        Guard { shared, entered: shared.epochs.enter(shared.slots.mine()), not_send: PhantomData }
+        shared.epochs.enter(shared.slots.mine());
+        Guard { shared, not_send: PhantomData }
     }
 }
 
 impl Drop for Guard<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.entered {
-            self.shared.epochs.leave(self.shared.slots.mine());
-        }
+        self.shared.epochs.leave(self.shared.slots.mine());
     }
 }
 
@@ -93,9 +90,10 @@ impl<'p> Guard<'p> {
         let Place::Inner(frame) = Place::of(word.bits) else { return None };
         assert!(std::ptr::eq(word.shared, self.shared), "a word of another pool");
         self.shared.touch(frame);
-        // SAFETY: the word was read through a guard of this pool and thread that is still alive (its lifetime), so the
-        // frame held this version of an inner node after that guard entered its epoch. Inner nodes never change once published, and a replaced one goes through the
-        // reader epochs before its frame is used again, hence not while this guard lives.
+        // SAFETY: the word was read through a guard of this pool that is still alive (its lifetime), so the frame held
+        // this version of an inner node after that guard entered its epoch. Inner nodes never change once published,
+        // and a replaced one goes through the reader epochs before its frame is used again, hence not while that guard
+        // lives. A thread's entries may be left in any order: it stays inside until the last one is.
         Some(unsafe { self.shared.arena.bytes(frame) })
     }
 
@@ -198,11 +196,14 @@ impl Shared {
     #[inline]
     fn keep_pin(&self) -> Kept {
         let number = crate::threads::number();
-        let slot = self.slots.slot(number);
-        if slot.kept.fetch_add(1, Ordering::Relaxed) < self.kept_per_thread {
-            return Kept::Thread(number as u32);
+        // So many threads have an allowance of their own that together they have as much as there is for all.
+        if (number as u64) < self.kept_common_max / self.kept_per_thread {
+            let slot = self.slots.slot(number);
+            if slot.kept.fetch_add(1, Ordering::Relaxed) < self.kept_per_thread {
+                return Kept::Thread(number as u32);
+            }
+            slot.kept.fetch_sub(1, Ordering::Relaxed);
         }
-        slot.kept.fetch_sub(1, Ordering::Relaxed);
         if self.kept_common.fetch_add(1, Ordering::Relaxed) < self.kept_common_max {
             return Kept::Common;
         }

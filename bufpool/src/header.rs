@@ -5,7 +5,9 @@ use std::fmt;
 use std::mem::offset_of;
 
 use bedstone_io::layout;
-use bedstone_io::layout::{Layout, Numbers};
+use bedstone_io::layout::Layout;
+#[cfg(not(loom))]
+use bedstone_io::layout::Numbers;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -120,6 +122,7 @@ pub(crate) const LAYOUT: Layout = layout!("Page envelope", Envelope {
     history => "history",
 });
 
+#[cfg(not(loom))]
 pub(crate) const KINDS: Numbers = Numbers {
     name: "Page kinds",
     entries: &[

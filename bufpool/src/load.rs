@@ -7,8 +7,8 @@
 use bedstone_io::sync::Ordering;
 use bedstone_io::{AlignedSliceMut, ReadOp};
 
-use crate::frame::FrameId;
 use crate::error::{PoolError, Result};
+use crate::frame::FrameId;
 use crate::header::{PageId, PageKind};
 use crate::page_file::verify_image;
 use crate::pool::{Access, FRESH, Pool, Shared};
@@ -39,22 +39,16 @@ impl Loading<'_> {
             what: "page",
             detail,
         };
-        let header = verify_image(self.page, shared.entry_at(self.location), bytes).map_err(|finding| damaged(finding.to_string()))?;
+        let header = verify_image(self.page, shared.entry_at(self.location), bytes)
+            .map_err(|finding| damaged(finding.to_string()))?;
         shared.verify.verify(&header, bytes).map_err(damaged)?;
         let descriptor = shared.frame(self.frame);
         descriptor.assign(self.page);
-        descriptor.dirty.store(0, Ordering::Relaxed);
-        descriptor.location.store(self.location.0, Ordering::Relaxed);
+        descriptor.dirty.loaded(self.location);
         descriptor.touched.store(FRESH, Ordering::Relaxed);
-        let place = if header.kind == PageKind::Inner as u8 {
-            Place::Inner(self.frame)
-        } else {
-            descriptor.open(false);
-            Place::Leaf(self.frame)
-        };
         self.done = true;
         shared.admit(self.page, access);
-        shared.table.word(self.page).store(place.word(), Ordering::Release);
+        shared.publish(self.frame, self.page, header.kind == PageKind::Inner as u8);
         shared.wake_waiters(self.page);
         Ok(())
     }
@@ -109,8 +103,11 @@ impl Pool {
     /// Without background threads the pages are read before it returns.
     pub fn prefetch(&self, pages: &[PageId]) {
         let shared = self.shared();
-        let mut wanted: Vec<PageId> =
-            pages.iter().copied().filter(|&page| matches!(shared.table.place(page), Place::Disk(_))).collect();
+        let mut wanted: Vec<PageId> = pages
+            .iter()
+            .copied()
+            .filter(|&page| matches!(shared.table.place(page), Place::Disk(_)))
+            .collect();
         wanted.truncate(shared.arena.frames() / 16);
         if wanted.is_empty() {
             return;
@@ -131,6 +128,10 @@ impl Shared {
                 Place::Leaf(_) | Place::Inner(_) => return Ok(()),
                 Place::Free => return Err(PoolError::Free(page)),
                 Place::Loading => self.wait_while_loading(page),
+                Place::LOST => {
+                    self.check_failed()?;
+                    return Err(PoolError::Free(page));
+                }
                 Place::Disk(_) => {
                     let frame = self.take_frame()?;
                     let Some(loading) = self.begin_load(page, frame) else { continue };
@@ -164,7 +165,7 @@ impl Shared {
         debug_assert_eq!(self.slots.mine().reader.load(Ordering::Relaxed), 0, "no guard across I/O");
         let mut loads = Vec::new();
         for &page in pages {
-            if matches!(self.table.place(page), Place::Disk(_)) {
+            if matches!(self.table.place(page), place @ Place::Disk(_) if place != Place::LOST) {
                 // The first frame may be waited for; for more of them nobody else's pages are worth a wait while this
                 // thread already keeps others from reading theirs.
                 let frame = if loads.is_empty() { Some(self.take_frame()?) } else { self.take_frame_now() };

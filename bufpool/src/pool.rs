@@ -20,6 +20,7 @@ use crate::frame::{Frame, FrameId};
 use crate::header::{PageHeader, PageId};
 use crate::map::{self, Entry};
 use crate::policy;
+use crate::preserved::Preserved;
 use crate::reserve::Parts;
 use crate::space::{Space, location_of};
 use crate::superblock::{self, Superblock};
@@ -185,7 +186,7 @@ pub(crate) struct Shared {
     pub(crate) images_done: Condvar,
     pub(crate) superblock: Mutex<Superblock>,
     /// Retired frames whose content the checkpoint being closed still needs.
-    pub(crate) preserved: Mutex<Vec<(PageId, FrameId)>>,
+    pub(crate) preserved: Preserved,
     /// One checkpoint at a time.
     pub(crate) checkpointing: Mutex<()>,
     pub(crate) free: Mutex<Vec<FrameId>>,
@@ -220,7 +221,10 @@ pub(crate) struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("file", &self.file.path()).field("frames", &self.arena.frames()).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("file", &self.file.path())
+            .field("frames", &self.arena.frames())
+            .finish_non_exhaustive()
     }
 }
 
@@ -286,7 +290,10 @@ impl Pool {
         let table = map_table()?;
         for (page, entry) in stable.iter() {
             if page.0 as usize >= table.capacity() {
-                return Err(PoolError::OutOfMemory { what: "the translation table", bytes: u64::from(page.0) * 8 });
+                return Err(PoolError::OutOfMemory {
+                    what: "the translation table",
+                    bytes: u64::from(page.0) * 8,
+                });
             }
             table.word(page).store(Place::Disk(location_of(entry)).word(), Ordering::Relaxed);
         }
@@ -327,7 +334,7 @@ impl Pool {
             slots: Slots::new(),
             epochs: Epochs::new(),
             epoch: CheckpointEpoch::new(),
-            preserved: Mutex::default(),
+            preserved: Preserved::new(),
             checkpointing: Mutex::default(),
             frames_freed: Condvar::new(),
             growing: Mutex::default(),
@@ -412,7 +419,7 @@ impl Pool {
     pub fn stats(&self) -> PoolStats {
         let shared = &*self.shared;
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let dirty = shared.frames.iter().filter(|frame| frame.dirty.load(Ordering::Relaxed) != 0).count();
+        let dirty = shared.frames.iter().filter(|frame| !frame.dirty.is_clean()).count();
         let free_frames = shared.free.lock().len() as u64;
         let (file_units, free_units, held_units, next_id) = {
             let space = shared.space.lock();

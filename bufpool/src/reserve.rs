@@ -3,8 +3,8 @@
 
 use bedstone_io::sync::Ordering;
 
-use crate::frame::FrameId;
 use crate::error::{PoolError, Result};
+use crate::frame::FrameId;
 use crate::header::PageId;
 use crate::pool::{Pool, Shared};
 
@@ -75,13 +75,18 @@ impl Reserve<'_> {
             let missing = pages - parts.ids.len();
             if !self.shared.space.lock().take_ids(missing, &mut parts.ids) {
                 return Err(PoolError::Config(
-                    "all page ids are in use: the database has reached its largest size for this page size".into(),
+                    "all page ids are in use: the database has reached its largest size for this page size"
+                        .into(),
                 ));
             }
         }
         if missing_credit > 0 {
-            self.shared.ensure_space(missing_credit, urgent)?;
+            // Promised first, looked at afterwards: of two writers who take the last room at once, one must see it.
             self.shared.promise(missing_credit);
+            if let Err(error) = self.shared.ensure_space(0, urgent) {
+                self.shared.promise(-missing_credit);
+                return Err(error);
+            }
             parts.credit += missing_credit;
         }
         Ok(())
@@ -97,18 +102,31 @@ impl Reserve<'_> {
         self.len() == 0
     }
 
+    /// A frame for `shared`, and with it the promise of room for its image.
+    ///
     /// # Panics
-    /// If the reserve is used up: its owner set aside less than the operation needs.
-    pub(crate) fn take_frame(&mut self) -> FrameId {
-        // The page that gets the frame debits its own promise when it is marked dirty.
-        if self.parts.credit > 0 {
-            self.parts.credit -= 1;
-            self.shared.promise(-1);
-        }
-        self.parts.frames.pop().expect("the reserve covers the operation")
+    /// If the reserve is used up (its owner set aside less than the operation needs), or is one of another pool.
+    pub(crate) fn take_frame(&mut self, shared: &Shared) -> FrameId {
+        assert!(std::ptr::eq(self.shared, shared), "the reserve of another pool");
+        let frame = self.parts.frames.pop().expect("the reserve covers the operation");
+        self.take_promise();
+        frame
     }
 
-    pub(crate) fn take_id(&mut self) -> PageId {
+    /// The promise of room for one image goes over to a page that owes one. The room of a reserve that is used up is
+    /// promised all the same: its owner will find less room the next time.
+    pub(crate) fn take_promise(&mut self) {
+        if self.parts.credit > 0 {
+            self.parts.credit -= 1;
+        } else {
+            self.shared.promise(1);
+        }
+    }
+
+    /// # Panics
+    /// As [`Reserve::take_frame`].
+    pub(crate) fn take_id(&mut self, shared: &Shared) -> PageId {
+        assert!(std::ptr::eq(self.shared, shared), "the reserve of another pool");
         self.parts.ids.pop().expect("the reserve covers the operation")
     }
 }

@@ -115,7 +115,7 @@ impl Space {
     }
 
     pub(crate) fn return_ids(&mut self, ids: impl IntoIterator<Item = PageId>) {
-        self.free_ids.extend(ids);
+        self.free_ids.extend(ids.into_iter().filter(|&page| page > PageId::CATALOG_ROOT));
     }
 
     /// Takes the one id that is never in the free list (the catalog's root).
@@ -211,7 +211,8 @@ impl Space {
     /// Puts a freed overflow page behind the tickets taken so far. Must precede its `file_free`.
     pub(crate) fn defer(&mut self, page: PageId) {
         self.free_stamp += 1;
-        self.deferred.insert(page, Deferred::default());
+        let before = self.deferred.insert(page, Deferred::default());
+        debug_assert!(before.is_none(), "{page} freed twice");
         self.deferred_order.push_back((self.free_stamp, page));
     }
 
@@ -331,7 +332,9 @@ impl Space {
                     }
                 }
                 None => {
-                    self.open.pages.insert(page, old);
+                    // Older than anything of the open epoch, whatever its number: an image preserved for the closed epoch may
+                    // have been captured after one of the page's newer content, whose write has not ended yet.
+                    self.open.pages.insert(page, Filed { capture: 0, ..old });
                 }
             }
         }
@@ -339,7 +342,8 @@ impl Space {
 
     /// All units named by anything but the stable map (for the check): images of the deltas and held ones.
     pub(crate) fn unstable_entries(&self) -> Vec<Entry> {
-        let filed = |delta: &Delta| -> Vec<Entry> { delta.entries().filter_map(|(_, entry)| entry).collect() };
+        let filed =
+            |delta: &Delta| -> Vec<Entry> { delta.entries().filter_map(|(_, entry)| entry).collect() };
         let mut all = filed(&self.open);
         all.extend(self.closing.iter().flat_map(filed));
         all.extend(self.deferred.values().flat_map(|deferred| deferred.held.iter().copied()));

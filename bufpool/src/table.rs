@@ -47,6 +47,10 @@ impl Location {
 }
 
 impl Place {
+    /// The page is neither in memory nor, as far as this opening of the store knows, on disk: a change of it was abandoned
+    /// half-way, which has failed the store. (Location 0 is that of the first superblock.)
+    pub(crate) const LOST: Self = Self::Disk(Location(0));
+
     #[inline]
     pub(crate) fn of(word: u64) -> Self {
         let payload = word & PAYLOAD;

@@ -71,8 +71,16 @@ pub(crate) fn leaf_image(page: PageId, page_size: usize, value: u8) -> AlignedBu
     let mut image = AlignedBuf::zeroed(page_size);
     image.fill(value);
     let kind = PageKind::Leaf as u8;
-    let header =
-        PageHeader { checksum: 0, kind, level: 0, version: FORMAT_VERSION, page, table: 9, max_lsn: 4, history: 0 };
+    let header = PageHeader {
+        checksum: 0,
+        kind,
+        level: 0,
+        version: FORMAT_VERSION,
+        page,
+        table: 9,
+        max_lsn: 4,
+        history: 0,
+    };
     header.write(&mut image);
     seal_image(&mut image);
     image

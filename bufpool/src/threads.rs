@@ -1,8 +1,8 @@
 //! A small number for every living thread, so that per-thread state can be an array that others scan.
 
 use std::cell::OnceCell;
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::OnceLock;
 
 use bedstone_io::sync::{AtomicU64, AtomicUsize, Ordering};
@@ -10,9 +10,10 @@ use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
 /// Slots per chunk, and chunks: room for 65,536 threads that use Bedstone at the same time (twice the usual
-/// limit of a Linux machine).
-const CHUNK: usize = 256;
-const CHUNKS: usize = 256;
+/// limit of a Linux machine). The model checker keeps track of every atomic and gets by with fewer; its threads are
+/// addressed by explicit numbers.
+const CHUNK: usize = if cfg!(loom) { 2 } else { 256 };
+const CHUNKS: usize = if cfg!(loom) { 2 } else { 256 };
 
 struct Numbers {
     free: BinaryHeap<Reverse<usize>>,
@@ -57,6 +58,8 @@ pub(crate) fn number() -> usize {
 pub(crate) struct Slot {
     /// Reader epoch entered, 0 when outside (see [`crate::epoch`]).
     pub(crate) reader: AtomicU64,
+    /// Entries beyond the first that are still to be left. Read and written by the thread alone.
+    pub(crate) nested: AtomicU64,
     /// Checkpoint epoch announced, 0 when none (see [`crate::checkpoint_epoch`]).
     pub(crate) announced: AtomicU64,
     /// Pins handed to the user by this thread and not yet given back, by whichever thread.
@@ -92,7 +95,8 @@ impl Slots {
 
     #[cold]
     fn grow(&self, number: usize) -> &Slot {
-        let chunk = self.chunks[number / CHUNK].get_or_init(|| (0..CHUNK).map(|_| CachePadded::default()).collect());
+        let chunk =
+            self.chunks[number / CHUNK].get_or_init(|| (0..CHUNK).map(|_| CachePadded::default()).collect());
         // Before the thread stores anything into its slot: a scan that comes later sees the slot too. SeqCst joins
         // this with the fences by which epochs and announcements order slots against the global epochs.
         self.seen.fetch_max(number + 1, Ordering::SeqCst);
@@ -102,6 +106,8 @@ impl Slots {
     /// The slots of all threads seen so far.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
         let seen = self.seen.load(Ordering::SeqCst);
-        self.chunks[..seen.div_ceil(CHUNK)].iter().filter_map(OnceLock::get).flat_map(|chunk| chunk.iter().map(|slot| &**slot))
+        let chunks = self.chunks[..seen.div_ceil(CHUNK)].iter().filter_map(OnceLock::get);
+        // A chunk that is still being made has no thread inside yet; leaving it out lets `take` only go further.
+        chunks.flat_map(|chunk| chunk.iter().map(|slot| &**slot)).take(seen)
     }
 }

@@ -44,29 +44,34 @@ impl<'p> LeafLatch<'p> {
 
     /// The page for changing: in place if nobody has it pinned and no checkpoint still needs it as it is, else in a
     /// copy out of the reserve (one frame at most).
+    ///
+    /// # Panics
+    /// If the reserve is used up, or one of another pool.
     pub fn modify(mut self, operation: &Announcement<'_>, reserve: &mut Reserve<'p>) -> PageMut<'p> {
-        self.held = false;
         let shared = self.shared;
+        let epoch = operation.epoch(shared);
         let descriptor = shared.frame(self.frame);
-        let needed = shared.needed_by_checkpoint(self.frame, operation.epoch);
-        if !needed && descriptor.try_exclusive() {
-            shared.mark_dirty(self.frame, operation.epoch);
-            return PageMut { shared, frame: self.frame, page: self.page, old: None, epoch: operation.epoch, done: false };
+        if !descriptor.dirty.needed(epoch, shared.epoch.closing()) && descriptor.try_exclusive() {
+            self.held = false;
+            if descriptor.dirty.change(epoch) {
+                reserve.take_promise();
+            }
+            return PageMut { shared, frame: self.frame, page: self.page, old: None, epoch, done: false };
         }
-        let copy = reserve.take_frame();
+        let copy = reserve.take_frame(shared);
+        self.held = false;
         // SAFETY: the latch keeps every other writer out of the old frame; the new one came from the reserve and is
         // this thread's alone.
         unsafe { shared.arena.bytes_mut(copy).copy_from_slice(shared.arena.bytes(self.frame)) };
         shared.stats.copies.fetch_add(1, Ordering::Relaxed);
-        shared.frame(copy).assign(self.page);
-        shared.mark_dirty(copy, operation.epoch);
-        PageMut { shared, frame: copy, page: self.page, old: Some(self.frame), epoch: operation.epoch, done: false }
+        shared.fill_frame(copy, self.page, epoch);
+        PageMut { shared, frame: copy, page: self.page, old: Some(self.frame), epoch, done: false }
     }
 
     /// An unpublished new version of this page for a rebuild: same id and envelope, body zeroed.
     pub fn new_version(&self, reserve: &mut Reserve<'p>) -> NewPage<'p> {
         let header = PageHeader::read(self.page());
-        NewPage::new(self.shared, reserve.take_frame(), header, None)
+        NewPage::new(self.shared, reserve.take_frame(self.shared), header, None)
     }
 
     /// Publishes `new`, made by [`LeafLatch::new_version`] of this latch, instead of the page. Returns the latch on the
@@ -75,25 +80,26 @@ impl<'p> LeafLatch<'p> {
     /// # Panics
     /// If `new` is a version of another page.
     pub fn replace(mut self, new: NewPage<'p>, operation: &Announcement<'_>) -> LeafLatch<'p> {
-        assert!(new.page == self.page && new.fresh_id.is_none(), "a new version of {} instead of {}", new.page, self.page);
+        new.assert_version_of(self.shared, self.page);
         let shared = self.shared;
+        let epoch = operation.epoch(shared);
         let frame = new.into_frame();
-        shared.frame(frame).assign(self.page);
-        shared.mark_dirty(frame, operation.epoch);
-        shared.frame(frame).open(true);
+        shared.fill_frame(frame, self.page, epoch);
+        shared.frame(frame).open_latched();
         shared.table.word(self.page).store(Place::Leaf(frame).word(), Ordering::Release);
         self.held = false;
-        shared.retire_leaf(self.frame, self.page, operation.epoch);
+        shared.retire_leaf(self.frame, self.page, epoch);
         LeafLatch::new(shared, frame, self.page)
     }
 
     /// Frees the page. Its parent no longer refers to it.
     pub fn free(mut self, operation: &Announcement<'_>) {
-        self.held = false;
         let shared = self.shared;
+        let epoch = operation.epoch(shared);
+        self.held = false;
         shared.table.word(self.page).store(Place::Free.word(), Ordering::Release);
-        shared.retire_leaf(self.frame, self.page, operation.epoch);
-        shared.file_free(self.page, operation.epoch);
+        shared.retire_leaf(self.frame, self.page, epoch);
+        shared.file_free(self.page, epoch);
     }
 }
 
@@ -105,8 +111,8 @@ impl Drop for LeafLatch<'_> {
     }
 }
 
-/// A page open for changing. It must be finished: dropped unfinished (by a panic), its content would be half a
-/// change, so the store then fails for good.
+/// A page open for changing, to be finished while its operation is announced. Dropped unfinished (by a panic), its
+/// content would be half a change, and so would the operation: the store then fails for good.
 #[derive(Debug)]
 pub struct PageMut<'p> {
     shared: &'p Shared,
@@ -124,7 +130,7 @@ impl PageMut<'_> {
         self.done = true;
         let shared = self.shared;
         if let Some(old) = self.old {
-            shared.frame(self.frame).open(true);
+            shared.frame(self.frame).open_latched();
             shared.table.word(self.page).store(Place::Leaf(self.frame).word(), Ordering::Release);
             shared.retire_leaf(old, self.page, self.epoch);
         }
@@ -149,9 +155,25 @@ impl DerefMut for PageMut<'_> {
 
 impl Drop for PageMut<'_> {
     fn drop(&mut self) {
-        if !self.done {
-            // Both frames stay latched for ever: nobody can see half a change, and recovery starts from the log.
-            self.shared.fail_with("a change of a page was abandoned half-way");
+        if self.done {
+            return;
+        }
+        let shared = self.shared;
+        // First of all: from here on no checkpoint ends well, so what is thrown away below is missed by none. Recovery
+        // starts from the log.
+        shared.fail_with("a change of a page was abandoned half-way");
+        shared.forget_dirty(self.frame);
+        match self.old {
+            // The version before is whole; readers may go on with it.
+            Some(old) => {
+                shared.free_frame(self.frame);
+                shared.frame(old).unlatch();
+            }
+            // Nobody may see half a change, and nobody must wait for its end either.
+            None => {
+                shared.table.word(self.page).store(Place::LOST.word(), Ordering::Release);
+                shared.released(self.frame, shared.frame(self.frame).retire(false));
+            }
         }
     }
 }
@@ -185,7 +207,7 @@ impl<'p> InnerLock<'p> {
     /// body zeroed.
     pub fn new_version(&self, reserve: &mut Reserve<'p>, level: u8) -> NewPage<'p> {
         let header = PageHeader { level, ..PageHeader::read(self.page()) };
-        NewPage::new(self.shared, reserve.take_frame(), header, None)
+        NewPage::new(self.shared, reserve.take_frame(self.shared), header, None)
     }
 
     /// Publishes `new`, made by [`InnerLock::new_version`] of this lock, and releases the lock.
@@ -193,24 +215,25 @@ impl<'p> InnerLock<'p> {
     /// # Panics
     /// If `new` is a version of another page.
     pub fn replace(mut self, new: NewPage<'p>, operation: &Announcement<'_>) {
-        assert!(new.page == self.page && new.fresh_id.is_none(), "a new version of {} instead of {}", new.page, self.page);
-        self.held = false;
+        new.assert_version_of(self.shared, self.page);
         let shared = self.shared;
+        let epoch = operation.epoch(shared);
+        self.held = false;
         let frame = new.into_frame();
-        shared.frame(frame).assign(self.page);
-        shared.mark_dirty(frame, operation.epoch);
+        shared.fill_frame(frame, self.page, epoch);
         // The store also clears the lock bit.
         shared.table.word(self.page).store(Place::Inner(frame).word(), Ordering::Release);
-        shared.retire_inner(self.frame, self.page, operation.epoch);
+        shared.retire_inner(self.frame, self.page, epoch);
     }
 
     /// Frees the node. Its parent no longer refers to it.
     pub fn free(mut self, operation: &Announcement<'_>) {
-        self.held = false;
         let shared = self.shared;
+        let epoch = operation.epoch(shared);
+        self.held = false;
         shared.table.word(self.page).store(Place::Free.word(), Ordering::Release);
-        shared.retire_inner(self.frame, self.page, operation.epoch);
-        shared.file_free(self.page, operation.epoch);
+        shared.retire_inner(self.frame, self.page, epoch);
+        shared.file_free(self.page, epoch);
     }
 }
 
@@ -248,9 +271,19 @@ impl<'p> NewPage<'p> {
         self.page
     }
 
+    /// The frame, and with it the promise of room for its image.
     fn into_frame(mut self) -> FrameId {
         self.held = false;
         self.frame
+    }
+
+    fn assert_version_of(&self, shared: &Shared, page: PageId) {
+        assert!(std::ptr::eq(self.shared, shared), "a page of another pool");
+        assert!(
+            self.page == page && self.fresh_id.is_none(),
+            "a new version of {} instead of {page}",
+            self.page
+        );
     }
 
     /// Makes a page with a new id reachable by its id, and lets readers in.
@@ -260,16 +293,10 @@ impl<'p> NewPage<'p> {
     pub fn publish(self, operation: &Announcement<'_>) {
         assert!(self.fresh_id.is_some(), "{} is published by replacing its old version", self.page);
         let (shared, page, kind) = (self.shared, self.page, self.kind);
+        let epoch = operation.epoch(shared);
         let frame = self.into_frame();
-        shared.frame(frame).assign(page);
-        shared.mark_dirty(frame, operation.epoch);
-        let place = if kind == PageKind::Inner {
-            Place::Inner(frame)
-        } else {
-            shared.frame(frame).open(false);
-            Place::Leaf(frame)
-        };
-        shared.table.word(page).store(place.word(), Ordering::Release);
+        shared.fill_frame(frame, page, epoch);
+        shared.publish(frame, page, kind == PageKind::Inner);
         shared.admit(page, crate::pool::Access::Point);
     }
 }
@@ -292,6 +319,7 @@ impl DerefMut for NewPage<'_> {
 impl Drop for NewPage<'_> {
     fn drop(&mut self) {
         if self.held {
+            self.shared.promise(-1);
             self.shared.free_frame(self.frame);
             if let Some(page) = self.fresh_id {
                 self.shared.space.lock().return_ids([page]);
@@ -302,8 +330,14 @@ impl Drop for NewPage<'_> {
 
 impl Pool {
     /// A page with a new id that nobody can see yet: envelope written, body zeroed.
-    pub fn new_page<'p>(&'p self, reserve: &mut Reserve<'p>, kind: PageKind, level: u8, table: u32) -> NewPage<'p> {
-        let page = reserve.take_id();
+    pub fn new_page<'p>(
+        &'p self,
+        reserve: &mut Reserve<'p>,
+        kind: PageKind,
+        level: u8,
+        table: u32,
+    ) -> NewPage<'p> {
+        let page = reserve.take_id(self.shared());
         self.new_page_as(reserve, page, kind, level, table)
     }
 
@@ -339,54 +373,54 @@ impl Pool {
             max_lsn: 0,
             history: 0,
         };
-        NewPage::new(self.shared(), reserve.take_frame(), header, Some(page))
+        NewPage::new(self.shared(), reserve.take_frame(self.shared()), header, Some(page))
     }
 }
 
 impl Shared {
-    /// The content of `frame` belongs to an epoch that a checkpoint is closing, and no image of it has been taken
-    /// yet: a change of a later epoch must leave it as it is.
-    fn needed_by_checkpoint(&self, frame: FrameId, epoch: u64) -> bool {
-        let dirty = self.frame(frame).dirty.load(Ordering::Acquire);
-        let closing = self.epoch.closing();
-        dirty != 0 && dirty & 1 == 0 && dirty >> 1 <= closing && epoch > closing
+    /// Gives a frame from a reserve, which brings the promise of room for its image along, to new content of `page`.
+    fn fill_frame(&self, frame: FrameId, page: PageId, epoch: u64) {
+        let descriptor = self.frame(frame);
+        descriptor.assign(page);
+        let owed = descriptor.dirty.change(epoch);
+        debug_assert!(owed, "a free frame is clean");
     }
 
-    /// Records that the frame's content changes in `epoch` and has no image yet. The caller has the frame alone.
-    fn mark_dirty(&self, frame: FrameId, epoch: u64) {
-        let before = self.frame(frame).dirty.swap(epoch << 1, Ordering::AcqRel);
-        if before == 0 || before & 1 == 1 {
-            self.promise(1);
+    /// Makes a page in a filled frame reachable by its id, and lets everybody in.
+    pub(crate) fn publish(&self, frame: FrameId, page: PageId, inner: bool) {
+        let word = self.table.word(page);
+        if inner {
+            word.store(Place::Inner(frame).word(), Ordering::Release);
+        } else {
+            let descriptor = self.frame(frame);
+            descriptor.open_latched();
+            word.store(Place::Leaf(frame).word(), Ordering::Release);
+            descriptor.unlatch();
         }
     }
 
-    /// Takes a frame that no translation word names any more away from its page.
+    /// Takes a latched frame that no translation word names any more away from its page.
     fn retire_leaf(&self, frame: FrameId, page: PageId, epoch: u64) {
         let descriptor = self.frame(frame);
-        if self.needed_by_checkpoint(frame, epoch) {
-            // Retired with a pin that the checkpoint owns, in one step: no moment at which the image could be lost.
-            self.released(frame, descriptor.retire(true));
-            self.preserved.lock().push((page, frame));
-            return;
+        // With a pin that the checkpoint owns, in one step: no moment at which the image could be lost.
+        let retire = || _ = descriptor.retire(true);
+        if !self.preserved.keep(page, frame, &descriptor.dirty, epoch, &self.epoch, retire) {
+            // While the latch is still held: after the retirement the frame may belong to somebody else at once.
+            self.forget_dirty(frame);
+            self.released(frame, descriptor.retire(false));
         }
-        // While the latch is still held: after the retirement the frame may belong to somebody else at once.
-        self.forget_dirty(frame);
-        self.released(frame, descriptor.retire(false));
     }
 
     fn retire_inner(&self, frame: FrameId, page: PageId, epoch: u64) {
-        if self.needed_by_checkpoint(frame, epoch) {
-            self.preserved.lock().push((page, frame));
-            return;
+        if !self.preserved.keep(page, frame, &self.frame(frame).dirty, epoch, &self.epoch, || ()) {
+            self.forget_dirty(frame);
+            self.retire_by_epoch(frame);
         }
-        self.forget_dirty(frame);
-        self.retire_by_epoch(frame);
     }
 
     /// The frame's content needs no image any more.
     pub(crate) fn forget_dirty(&self, frame: FrameId) {
-        let before = self.frame(frame).dirty.swap(0, Ordering::AcqRel);
-        if before != 0 && before & 1 == 0 {
+        if self.frame(frame).dirty.forget() {
             self.promise(-1);
         }
     }

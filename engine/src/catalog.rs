@@ -1,15 +1,7 @@
 //! The catalog: which tables there are.
 //!
 //! It is a tree like every other, with table number 0 and its root on the first page of the database. Key:
-//! the number of a table, 4 bytes, big-endian. Value:
-//!
-//! | offset | size | field | meaning |
-//! |---|---|---|---|
-//! | 0 | 1 | state | 1 live, 2 tombstone |
-//! | 1 | 1 | flags | 0 |
-//! | 2 | 2 | reserved | 0 |
-//! | 4 | 4 | root | page id of the table's root |
-//! | 8 | | name | UTF-8, 1 to 255 bytes |
+//! the number of a table, 4 bytes, big-endian. Value: a [`Record`]; FORMAT.md has its table.
 //!
 //! The record under number 0 holds, as a u32, the lowest number that no table ever had; it counts only if it
 //! is larger than what the other records say.
@@ -48,6 +40,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bedstone_bufpool::PageId;
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::btree::Tree;
 use crate::db::TableInfo;
@@ -123,32 +117,54 @@ pub(crate) enum Record {
     Tombstone { root: PageId, name: String },
 }
 
+/// A [`Record`] as stored, without its name.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct StoredRecord {
+    state: u8,
+    flags: u8,
+    reserved: [u8; 2],
+    root: U32,
+}
+
+#[cfg(test)]
+pub(crate) const LAYOUT: bedstone_io::layout::Layout = bedstone_io::layout!(
+    "Catalog record",
+    StoredRecord { state => "state", flags => "flags", reserved => "reserved", root => "root" }
+)
+.then(&[bedstone_io::layout::Tail::between("name", 1, NAME_MAX)]);
+
+#[cfg(test)]
+pub(crate) const STATES: bedstone_io::layout::Numbers = bedstone_io::layout::Numbers {
+    name: "States of a table",
+    entries: &[("live", LIVE as u64), ("tombstone", TOMBSTONE as u64)],
+};
+
 impl Record {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let (state, root, name) = match self {
             Record::Live { root, name } => (LIVE, root, name),
             Record::Tombstone { root, name } => (TOMBSTONE, root, name),
         };
-        let mut out = vec![state, 0, 0, 0];
-        out.extend_from_slice(&root.0.to_le_bytes());
-        out.extend_from_slice(name.as_bytes());
-        out
+        let stored = StoredRecord { state, flags: 0, reserved: [0; 2], root: U32::new(root.0) };
+        [stored.as_bytes(), name.as_bytes()].concat()
     }
 
     /// Takes a record apart; the error says what is wrong with it.
     pub(crate) fn decode(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let Some((front, name)) = bytes.split_first_chunk::<8>() else {
-            return Err(format!("a catalog record of {} bytes, at least 8 expected", bytes.len()));
+        let Ok((stored, name)) = StoredRecord::ref_from_prefix(bytes) else {
+            let least = size_of::<StoredRecord>();
+            return Err(format!("a catalog record of {} bytes, at least {least} expected", bytes.len()));
         };
-        let [state, 0, 0, 0, root @ ..] = *front else {
+        if stored.flags != 0 || stored.reserved != [0; 2] {
             return Err("a catalog record with flags this version does not know".into());
-        };
-        let root = PageId(u32::from_le_bytes(root));
+        }
+        let root = PageId(stored.root.get());
         let name = match std::str::from_utf8(name) {
             Ok(name) if !name.is_empty() && name.len() <= NAME_MAX && root != PageId::NONE => name.to_owned(),
             _ => return Err("a catalog record with a bad name or root".into()),
         };
-        match state {
+        match stored.state {
             LIVE => Ok(Record::Live { root, name }),
             TOMBSTONE => Ok(Record::Tombstone { root, name }),
             other => Err(format!("a catalog record of state {other}")),

@@ -8,6 +8,7 @@
 
 pub mod cities;
 pub mod larger;
+pub mod kill;
 pub mod model;
 pub mod ops;
 pub mod oracle;
@@ -18,3 +19,4 @@ pub mod seeds;
 pub mod setup;
 pub mod shape;
 pub mod view;
+pub mod worker;

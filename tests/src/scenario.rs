@@ -25,6 +25,9 @@ pub struct Scenario {
     pub wrong: Vec<String>,
     /// A commit failed in a way after which only opening again tells whether it was made.
     unknown: bool,
+    /// The log failed. What the kernel had of it and had not yet synced may be gone by the medium's fault, so commits
+    /// that only survive the end of the process are no longer owed, not even if only the process ends.
+    medium_failed: bool,
 }
 
 /// The error is one that the database gives on purpose: not a mistake of its own.
@@ -35,7 +38,7 @@ pub fn is_typed(error: &Error) -> bool {
 impl Scenario {
     /// A scenario before its beginning.
     pub fn new(config: Config) -> Self {
-        Self { config, oracle: Oracle::default(), errors: Vec::new(), wrong: Vec::new(), unknown: false }
+        Self { config, oracle: Oracle::default(), errors: Vec::new(), wrong: Vec::new(), unknown: false, medium_failed: false }
     }
 
     /// Opens or creates the store and runs the whole scenario: `part` 0 makes tables and data of every kind, part 1
@@ -60,9 +63,11 @@ impl Scenario {
                 // What a dump shows right after opening is what recovery decided on.
                 match view::dump(&db) {
                     Ok(found) => {
-                        if let Err(what) = self.oracle.settle(found, Ending::Killed) {
+                        let ending = self.ending(Ending::Killed);
+                        if let Err(what) = self.oracle.settle(found, ending) {
                             self.wrong.push(format!("after opening: {what}"));
                         }
+                        self.medium_failed = false;
                     }
                     Err(error) => {
                         self.failed("reading all", &error);
@@ -78,7 +83,12 @@ impl Scenario {
         }
     }
 
+    fn ending(&self, ending: Ending) -> Ending {
+        if self.medium_failed { Ending::PowerCut } else { ending }
+    }
+
     fn failed(&mut self, what: &str, error: &Error) {
+        self.medium_failed |= error.is_read_only();
         if !is_typed(error) {
             self.wrong.push(format!("{what}: {error}"));
         }
@@ -243,6 +253,7 @@ impl Scenario {
             .map_err(|error| context(format!("opening afterwards failed: {error} ({error:?})")))?;
         let found = view::dump(&db).map_err(|error| context(format!("reading all afterwards failed: {error}")))?;
         let errors = &self.errors;
+        let ending = self.ending(ending);
         self.oracle.settle(found.clone(), ending).map_err(|what| format!("{what} (errors before: {errors:?})"))?;
         view::compare(&db, &found, &mut Rng::new(1))?;
         check_clean(&db)?;

@@ -257,3 +257,29 @@ fn recovery_can_be_cut_at_any_operation_twice() {
         }
     }
 }
+
+/// The two superblocks are there so that one torn write never takes both. The second of two openings must not begin with
+/// the only one that the first left whole.
+#[test]
+fn two_torn_superblock_writes_in_a_row_leave_one_whole() {
+    let config = config();
+    for first in 1..=2 {
+        for second in 1..=2 {
+            for seed in 0..8 {
+                let disk = SimDisk::new(seed);
+                config.builder(&disk).create(DIR).unwrap().close().unwrap();
+                let mut life = disk.reopen();
+                for n in [first, second] {
+                    life.fail_nth_on("data", OpKind::Write, n, Fault::TornWrite, Repeat::Once);
+                    let opened = config.builder(&life).open(DIR);
+                    life.power_cut(CutMode::Keep);
+                    drop(opened);
+                    life.clear_faults();
+                    life = life.reopen();
+                }
+                let opened = config.builder(&life).open(DIR);
+                assert!(opened.is_ok(), "torn at {first}, then at {second}, seed {seed}: {opened:?}");
+            }
+        }
+    }
+}

@@ -108,7 +108,7 @@ pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -160,7 +160,10 @@ mod tests {
 
     #[test]
     fn figures_for_people() {
-        assert_eq!((size(0), size(1023), size(1536)), ("0 bytes".into(), "1023 bytes".into(), "1.5 KiB".into()));
+        assert_eq!(
+            (size(0), size(1023), size(1536)),
+            ("0 bytes".into(), "1023 bytes".into(), "1.5 KiB".into())
+        );
         assert_eq!((count(0), count(999), count(28298)), ("0".into(), "999".into(), "28,298".into()));
     }
 }

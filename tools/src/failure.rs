@@ -125,7 +125,9 @@ impl Failure {
             );
         }
         if e.is_no_space() {
-            return Some("free some space on this file system and repeat the command; nothing committed is lost");
+            return Some(
+                "free some space on this file system and repeat the command; nothing committed is lost",
+            );
         }
         match e.source.kind() {
             io::ErrorKind::PermissionDenied => {

@@ -20,7 +20,9 @@ impl Progress {
             Some(total) => (ProgressBar::new(total), "{bar:30} {bytes}/{total_bytes}, {msg}, {eta} left"),
             None => (ProgressBar::no_length(), "{spinner} {bytes}, {msg}, {elapsed}"),
         };
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         bar.set_message("0 records");
         Self { bar }
     }

@@ -2,18 +2,19 @@
 
 use std::path::Path;
 
-use bedstone::{Builder, Database, Table};
+use bedstone::{Builder, Database, IoChoice, Table};
 
 use crate::cli::Global;
 use crate::failure::Failure;
 
-/// The options that the command line gives.
+/// The options that the command line and the environment give.
 pub(crate) fn builder(global: &Global) -> Result<Builder, Failure> {
     let pool_bytes = global
         .pool_mib
         .checked_mul(1 << 20)
         .ok_or_else(|| Failure::Usage(format!("--pool-mib {} is more than there can be", global.pool_mib)))?;
-    Ok(Database::builder().pool_bytes(pool_bytes).allow_buffered(global.allow_buffered))
+    let io = IoChoice::from_env().map_err(|e| Failure::Cannot(e.to_string()))?;
+    Ok(Database::builder().pool_bytes(pool_bytes).allow_buffered(global.allow_buffered).io(io))
 }
 
 /// Opens a database that must exist.
@@ -27,7 +28,8 @@ pub(crate) fn table(db: &Database, name: &str) -> Result<Table, Failure> {
         return Ok(table);
     }
     let names: Vec<_> = db.tables()?.into_iter().map(|table| format!("{:?}", table.name)).collect();
-    let there = if names.is_empty() { "it has none".to_owned() } else { format!("there are {}", names.join(", ")) };
+    let there =
+        if names.is_empty() { "it has none".to_owned() } else { format!("there are {}", names.join(", ")) };
     Err(Failure::Cannot(format!("{} has no table {name:?}; {there}", db.path().display())))
 }
 

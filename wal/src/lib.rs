@@ -21,6 +21,7 @@ mod buffer;
 mod config;
 mod damage;
 mod error;
+pub mod format;
 mod group;
 mod lsn;
 mod open;

@@ -1,17 +1,4 @@
-//! The format of a record.
-//!
-//! | offset | size | field |
-//! |---|---|---|
-//! | 0 | 4 | CRC-32C of bytes 4..40, continued from the CRC-32C of the database id |
-//! | 4 | 4 | payload length in bytes, without padding |
-//! | 8 | 8 | LSN of this record: its own position in the log |
-//! | 16 | 8 | durable LSN when the record was appended |
-//! | 24 | 4 | CRC-32C of payload and padding |
-//! | 28 | 4 | opening number |
-//! | 32 | 1 | kind (opaque to the log) |
-//! | 33 | 7 | reserved, zero |
-//! | 40 | n | payload |
-//! | 40 + n | 0..7 | zeros up to a multiple of 8 |
+//! The format of a record: a header, the payload, and zeros up to a multiple of 8. FORMAT.md has the table.
 //!
 //! All numbers are little-endian. The payload has a checksum of its own, which the header's checksum covers: thus
 //! the work that grows with the payload is done before the log's mutex is taken, and the work under it is constant.
@@ -21,7 +8,8 @@
 
 use std::mem::{offset_of, size_of};
 
-use bedstone_io::crc32c;
+use bedstone_io::layout::{Layout, Tail};
+use bedstone_io::{crc32c, layout};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -37,22 +25,39 @@ pub const MAX_PAYLOAD: usize = 64 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub(crate) struct RecordHeader {
+    /// CRC-32C of the header behind it, continued from the CRC-32C of the database id.
     pub(crate) crc: U32,
+    /// Length of the payload in bytes, without padding.
     pub(crate) len: U32,
+    /// The record's own position in the log.
     pub(crate) lsn: U64,
+    /// The durable LSN when the record was appended.
     pub(crate) durable: U64,
+    /// CRC-32C of payload and padding.
     pub(crate) payload_crc: U32,
+    /// The opening that appended the record.
     pub(crate) opening: U32,
+    /// Opaque to the log.
     pub(crate) kind: u8,
     pub(crate) reserved: [u8; 7],
 }
 
+pub(crate) const LAYOUT: Layout = layout!("Log record", RecordHeader {
+    crc => "checksum",
+    len => "payload length",
+    lsn => "LSN",
+    durable => "durable LSN",
+    payload_crc => "payload checksum",
+    opening => "opening",
+    kind => "kind",
+    reserved => "reserved",
+})
+.then(&[Tail::any("payload"), Tail::between("padding", 0, Lsn::ALIGN as usize - 1)]);
+
 const _: () = assert!(size_of::<RecordHeader>() == RECORD_HEADER_BYTES);
-const _: () = assert!(offset_of!(RecordHeader, lsn) == LSN_OFFSET as usize);
-const _: () = assert!(offset_of!(RecordHeader, kind) == 32);
 
 /// Where in a header the record's own LSN stands.
-pub(crate) const LSN_OFFSET: u64 = 8;
+pub(crate) const LSN_OFFSET: u64 = offset_of!(RecordHeader, lsn) as u64;
 
 /// The CRC that every header's CRC continues from.
 pub(crate) fn crc_seed(database_id: &[u8; 16]) -> u32 {

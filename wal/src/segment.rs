@@ -1,29 +1,18 @@
 //! Segment files: their format, their names, and what a directory holds of them.
 //!
 //! A segment is a file of 4096 bytes of header and a fixed number of bytes of log; the byte of log at position `l` of
-//! a segment that begins at `start` lies at file offset `4096 + (l - start)`. The header:
-//!
-//! | offset | size | field |
-//! |---|---|---|
-//! | 0 | 8 | magic `BEDSTLOG` |
-//! | 8 | 4 | format version |
-//! | 12 | 4 | opening in which the segment was made or taken into use again |
-//! | 16 | 16 | database id |
-//! | 32 | 8 | start: LSN of the first byte of log |
-//! | 40 | 8 | bytes of log in this segment |
-//! | 48 | 12 | reserved, zero |
-//! | 60 | 4 | CRC-32C of bytes 0..60 |
-//! | 64 | 4032 | reserved, zero |
+//! a segment that begins at `start` lies at file offset `4096 + (l - start)`. FORMAT.md has the header's table.
 //!
 //! Names: `<start, 20 decimal digits>.log` is a segment, `.new` one being made, `.spare` one out of use that may be
 //! taken into use again. A file gets the name `.log` only after its header and its whole length are durable, so a
 //! `.log` file with a bad header is damage and never what a crash leaves. Readers trust the header, not the digits:
 //! a segment taken into use again has its new header for a moment under its old name.
 
-use std::mem::size_of;
+use std::mem::{offset_of, size_of};
 use std::path::{Path, PathBuf};
 
-use bedstone_io::{AlignedBuf, Disk, OpenMode, crc32c};
+use bedstone_io::layout::{Layout, Tail};
+use bedstone_io::{AlignedBuf, Disk, OpenMode, crc32c, layout};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -39,7 +28,7 @@ pub const WAL_FORMAT_VERSION: u32 = 0;
 /// The first bytes of every segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"BEDSTLOG";
 
-const CHECKED_BYTES: usize = 60;
+const CHECKED_BYTES: usize = offset_of!(SegmentHeader, crc);
 
 /// A segment file as its header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,13 +68,32 @@ impl SegmentInfo {
 struct SegmentHeader {
     magic: [u8; 8],
     version: U32,
+    /// The opening in which the segment was made or taken into use again.
     opening: U32,
     database_id: [u8; 16],
+    /// LSN of the first byte of log.
     start: U64,
+    /// Bytes of log in this segment.
     bytes: U64,
     reserved: [u8; 12],
+    /// CRC-32C of everything before it.
     crc: U32,
 }
+
+/// Zeros between the header and the log.
+const PADDING: usize = SEGMENT_HEADER_BYTES as usize - size_of::<SegmentHeader>();
+
+pub(crate) const LAYOUT: Layout = layout!("Log segment", SegmentHeader {
+    magic => "magic",
+    version => "format version",
+    opening => "opening",
+    database_id => "database id",
+    start => "start",
+    bytes => "bytes",
+    reserved => "reserved",
+    crc => "checksum",
+})
+.then(&[Tail::between("zeros", PADDING, PADDING), Tail::any("log")]);
 
 const _: () = assert!(size_of::<SegmentHeader>() == CHECKED_BYTES + size_of::<u32>());
 

@@ -132,6 +132,7 @@ impl fmt::Display for TailSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Each(bytes) => write!(f, "{bytes} each"),
+            Self::Between(min, max) if min == max => write!(f, "{min}"),
             Self::Between(min, max) => write!(f, "{min} to {max}"),
             Self::Any => f.write_str("any"),
         }

@@ -8,10 +8,86 @@ pub use std::sync::{
 };
 
 #[cfg(loom)]
+pub use self::model::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+#[cfg(loom)]
 pub use loom::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    atomic::{Ordering, fence},
 };
+
+/// `loom`'s atomics, each access of which first takes a turn.
+///
+/// loom (0.7.2) runs another interleaving where it sees that two accesses of one atomic compete, and remembers the last
+/// access of each atomic for that. A thread that loads and then stores, as every loop around a compare-and-swap does,
+/// so hides that its store competes with what another thread loaded before: the interleavings in which the store
+/// comes first are never run. Turns are stores to a second atomic, which all compete with one another. Nobody loads
+/// them, so they order nothing.
+#[cfg(loom)]
+mod model {
+    use loom::sync::atomic::{self, Ordering};
+
+    macro_rules! atomics {
+        ($($name:ident($value:ty): $($method:ident)*;)*) => {$(
+            /// As the one of the standard library.
+            #[derive(Debug, Default)]
+            pub struct $name {
+                value: atomic::$name,
+                turn: atomic::AtomicUsize,
+            }
+
+            #[allow(missing_docs)]
+            impl $name {
+                pub fn new(value: $value) -> Self {
+                    Self { value: atomic::$name::new(value), turn: atomic::AtomicUsize::new(0) }
+                }
+                fn turn(&self) -> &atomic::$name {
+                    self.turn.store(0, Ordering::Relaxed);
+                    &self.value
+                }
+                #[track_caller]
+                pub fn load(&self, order: Ordering) -> $value {
+                    self.turn().load(order)
+                }
+                #[track_caller]
+                pub fn store(&self, value: $value, order: Ordering) {
+                    self.turn().store(value, order);
+                }
+                #[track_caller]
+                pub fn compare_exchange(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    self.turn().compare_exchange(current, new, success, failure)
+                }
+                #[track_caller]
+                pub fn compare_exchange_weak(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    self.turn().compare_exchange_weak(current, new, success, failure)
+                }
+                $(#[track_caller]
+                pub fn $method(&self, value: $value, order: Ordering) -> $value {
+                    self.turn().$method(value, order)
+                })*
+            }
+        )*};
+    }
+
+    atomics! {
+        AtomicBool(bool): swap fetch_and fetch_or;
+        AtomicU8(u8): swap fetch_add fetch_sub fetch_and fetch_or fetch_max fetch_min;
+        AtomicU32(u32): swap fetch_add fetch_sub fetch_and fetch_or fetch_max fetch_min;
+        AtomicU64(u64): swap fetch_add fetch_sub fetch_and fetch_or fetch_max fetch_min;
+        AtomicUsize(usize): swap fetch_add fetch_sub fetch_and fetch_or fetch_max fetch_min;
+    }
+}
 
 /// A mutex without poisoning: `parking_lot` in production, `loom`'s under the model checker (a lock that loom does not
 /// know could not be waited for by its threads).

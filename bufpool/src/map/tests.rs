@@ -1,375 +1,320 @@
-//! The map through several checkpoints against an ordinary ordered map, and damaged maps.
+use std::collections::{BTreeMap, BTreeSet};
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
+use bedstone_io::DirectFile;
 use proptest::prelude::*;
 
-use bedstone_io::AlignedBuf;
-
-use super::block::BlockId;
 use super::*;
+use crate::PoolError;
 use crate::superblock::{DATA_START_UNIT, Superblock};
-use crate::testing::{NAME, TestStore, proptest_config};
+use crate::testing::TestFile;
 use crate::units::Units;
-use crate::{PoolError, Result};
 
-const FILE_UNITS: u64 = 16 * 1024;
+const ID: [u8; 16] = *b"a map to be sure";
+const PAGE_SIZE: usize = 4096;
+const FAN: u32 = 508;
 
-fn reload(store: &TestStore) -> Result<(Stable, Units)> {
-    let mut units = Units::new(store.units.total());
-    let stable = load(&*store.file, &store.superblock, &mut units)?;
-    Ok((stable, units))
+/// A data file of whose pages only the places matter, with the books that a page store keeps.
+struct Store {
+    file: TestFile,
+    units: Units,
+    stable: Stable,
+    superblock: Superblock,
 }
 
-fn reload_lenient(store: &TestStore) -> (Stable, Vec<PoolError>) {
-    let mut units = Units::new(store.units.total());
-    let mut problems = Vec::new();
-    let stable =
-        load_lenient(&*store.file, &store.superblock, &mut units, &mut |problem| problems.push(problem)).unwrap();
-    (stable, problems)
+fn no_space() -> PoolError {
+    PoolError::NoSpace { file: "data".into(), wanted: 1 }
 }
 
-/// Asserts that the file, the map in memory and the books of units all say what `model` says.
-fn check(store: &TestStore, model: &BTreeMap<PageId, Entry>) {
-    let (loaded, units) = reload(store).unwrap();
-    for stable in [&store.stable, &loaded] {
-        assert!(stable.iter().eq(model.iter().map(|(&page, &entry)| (page, entry))));
-        assert!(model.iter().all(|(&page, &entry)| stable.get(page) == entry));
-        assert_eq!(stable.live_pages(), model.len() as u64);
-        assert_eq!(stable.root(), store.superblock.map_root);
-        assert_eq!(stable.map_blocks(), store.superblock.map_blocks);
-        assert!(model.last_key_value().is_none_or(|(page, _)| u64::from(page.0) < stable.id_bound()));
+impl Store {
+    fn new(file_units: u64) -> Self {
+        let mut units = Units::new(file_units);
+        units.mark_used(0, DATA_START_UNIT).unwrap();
+        let superblock = Superblock {
+            database_id: ID,
+            page_size: PAGE_SIZE as u32,
+            checkpoint: 0,
+            opening: 0,
+            next_page_id: u32::MAX,
+            replay_lsn: 0,
+            log_end: 0,
+            map_root: Root::EMPTY,
+            file_units,
+            live_pages: 0,
+            map_blocks: 0,
+            created_unix_ms: 0,
+        };
+        let file = TestFile::with_len(file_units * UNIT as u64);
+        Self { file, units, stable: Stable::new(PAGE_SIZE, &ID), superblock }
     }
-    assert!(loaded.blocks().eq(store.stable.blocks()));
-    let images = model.len() as u64 + store.superblock.map_blocks;
-    assert_eq!(units.used_units(), DATA_START_UNIT + images * store.page_units());
-    for unit in 0..units.total() {
-        assert_eq!(units.is_used(unit), store.units.is_used(unit), "unit {unit}");
+
+    fn image(&mut self, check: u16) -> Entry {
+        Entry::new(self.units.alloc_run(1).unwrap(), 1, check)
     }
-}
 
-/// Where page ids are drawn from: a few near each place where the tree changes its form.
-fn anchor(which: usize, fan: usize) -> u32 {
-    [1, fan - 3, 5 * fan, fan * fan - 3, fan * fan + 2 * fan][which] as u32
-}
+    fn prepare(&mut self, delta: &[(PageId, Entry)], blocks: u64) -> Result<MapUpdate, MapAbandoned> {
+        let Self { file, units, stable, superblock } = self;
+        let mut left = blocks;
+        let mut alloc = || {
+            left = left.checked_sub(1).ok_or_else(no_space)?;
+            units.alloc_run(1).ok_or_else(no_space)
+        };
+        stable.prepare(delta, superblock.checkpoint + 1, &mut alloc, &mut |unit, image| {
+            Ok(file.write_at(image.as_aligned(), unit * UNIT as u64)?)
+        })
+    }
 
-#[derive(Debug, Clone)]
-struct Round {
-    /// Anchor, distance from it, and the check of the new image; `None` frees the page.
-    changes: Vec<(usize, u32, Option<u16>)>,
-    /// The checkpoint is first given up at this allocation (or at writing that block, if the flag is set).
-    give_up: Option<(usize, bool)>,
-    /// Goes on with the map as it is read back.
-    reopen: bool,
-}
-
-fn round() -> impl Strategy<Value = Round> {
-    let change = (prop_oneof![4 => 0..1_usize, 3 => 1..3_usize, 1 => 3..5_usize], 0..7_u32, any::<Option<u16>>());
-    let give_up = proptest::option::of((0..6_usize, any::<bool>()));
-    (proptest::collection::vec(change, 0..14), give_up, any::<bool>())
-        .prop_map(|(changes, give_up, reopen)| Round { changes, give_up, reopen })
-}
-
-/// Prepares `delta`, fails at the given block, and gives the blocks back.
-fn abandon(store: &mut TestStore, delta: &[(PageId, Entry)], at: usize, in_sink: bool) {
-    let used = store.units.used_units();
-    let page_units = store.page_units();
-    let TestStore { file, units, stable, superblock } = store;
-    let failure = || PoolError::Config("on order".to_owned());
-    let (mut allocated, mut written) = (0, 0);
-    let mut alloc = || {
-        allocated += 1;
-        let fails = allocated > at && !in_sink;
-        if fails { Err(failure()) } else { Ok(units.alloc_run(page_units).unwrap()) }
-    };
-    let mut sink = |unit, image: AlignedBuf| {
-        written += 1;
-        file.write_at(image.as_aligned(), unit * UNIT as u64)?;
-        if written > at { Err(failure()) } else { Ok(()) }
-    };
-    let new_blocks = match stable.prepare(delta, superblock.checkpoint + 1, &mut alloc, &mut sink) {
-        Err(abandoned) => {
-            assert!(matches!(abandoned.error, PoolError::Config(_)));
-            abandoned.new_blocks
+    fn free(&mut self, runs: &[(u64, u64)]) {
+        for &(start, units) in runs {
+            self.units.free(start, units).unwrap();
         }
-        // Too small a change for the failure to be met: the checkpoint is given up all the same.
-        Ok(update) => update.new_blocks().to_vec(),
-    };
-    for (start, n) in new_blocks {
-        units.free(start, n).unwrap();
     }
-    assert_eq!(units.used_units(), used);
-}
 
-proptest! {
-    #![proptest_config(proptest_config(120))]
-    #[test]
-    fn agrees_with_an_ordered_map(
-        size in 0..5_u32,
-        rounds in proptest::collection::vec(round(), 1..7),
-    ) {
-        let mut store = TestStore::new(UNIT << size, FILE_UNITS);
-        let fan = fan_out(UNIT << size);
-        let mut model: BTreeMap<PageId, Entry> = BTreeMap::new();
-        for round in rounds {
-            let mut changed = BTreeMap::new();
-            for (which, distance, image) in round.changes {
-                changed.insert(PageId(anchor(which, fan) + distance), image);
-            }
-            let delta: Vec<(PageId, Entry)> = changed
-                .into_iter()
-                .rev()
-                .map(|(page, image)| (page, image.map_or(Entry::FREE, |check| store.place(check))))
-                .collect();
-            if let Some((at, in_sink)) = round.give_up {
-                abandon(&mut store, &delta, at, in_sink);
-                for (&page, &entry) in &model {
-                    prop_assert_eq!(store.stable.get(page), entry);
-                }
-            }
-            let highest = delta.iter().map(|&(page, _)| page.0 + 1).max().unwrap_or(0);
-            let next_page_id = store.superblock.next_page_id.max(highest);
-            let at_most = store.stable.blocks_at_most(delta.len() as u64, next_page_id);
-            let blocks = store.checkpoint(&delta) as u64;
-            prop_assert!(blocks <= at_most, "{blocks} blocks, at most {at_most} were foretold");
-            for (page, entry) in delta {
-                if entry.is_free() {
-                    model.remove(&page);
-                } else {
-                    model.insert(page, entry);
-                }
-            }
-            check(&store, &model);
-            if round.reopen {
-                (store.stable, store.units) = reload(&store).unwrap();
-            }
+    fn checkpoint(&mut self, delta: &[(PageId, Entry)]) {
+        let update = self.prepare(delta, u64::MAX).unwrap();
+        self.superblock.checkpoint += 1;
+        self.superblock.map_root = update.root();
+        self.superblock.live_pages = update.live_pages();
+        self.superblock.map_blocks = update.map_blocks();
+        let released = self.stable.apply(update);
+        self.free(&released);
+        assert_eq!(self.stable.root(), self.superblock.map_root);
+        assert_eq!(self.stable.map_blocks(), self.superblock.map_blocks);
+        assert_eq!(self.stable.live_pages(), self.superblock.live_pages);
+    }
+
+    fn load(&self) -> Result<(Stable, Units), PoolError> {
+        let mut units = Units::new(self.units.total());
+        let stable = load(&*self.file, &self.superblock, &mut units)?;
+        Ok((stable, units))
+    }
+
+    /// What was loaded must be what is in memory, down to each used unit.
+    fn check_loaded(&self) {
+        let (stable, units) = self.load().unwrap();
+        assert!(stable.iter().eq(self.stable.iter()));
+        assert!(stable.blocks().eq(self.stable.blocks()));
+        for unit in 0..self.units.total() {
+            assert_eq!(units.is_used(unit), self.units.is_used(unit), "unit {unit}");
         }
-        let all_free: Vec<_> = model.keys().map(|&page| (page, Entry::FREE)).collect();
-        prop_assert_eq!(store.checkpoint(&all_free), 0);
-        prop_assert_eq!(store.superblock.map_root, Root::EMPTY);
-        check(&store, &BTreeMap::new());
-    }
-
-    /// Blocks whole by their checksums, with entries that make no sense.
-    #[test]
-    fn nonsense_behind_right_checksums_does_no_harm(
-        height in 1..6_u8,
-        next_page_id in 1..2_000_000_u32,
-        level in 0..4_u8,
-        number in 0..3_u32,
-        raws in proptest::collection::vec((0..508_usize, nonsense()), 0..20),
-    ) {
-        let mut store = TestStore::new(UNIT, 64);
-        let mut entries = vec![0; 508];
-        for (slot, raw) in raws {
-            entries[slot] = raw;
-        }
-        let id_fold = bedstone_io::crc32c(0, &store.superblock.database_id);
-        // The root, and the first block below it.
-        let (below, check) = block::encode(BlockId { level, number, id_fold }, 1, &entries);
-        store.file.write_at(below.as_aligned(), 40 * UNIT as u64).unwrap();
-        entries[0] = Entry::new(40, 1, check).raw();
-        let (root, check) = block::encode(BlockId { level: height - 1, number: 0, id_fold }, 1, &entries);
-        store.file.write_at(root.as_aligned(), 41 * UNIT as u64).unwrap();
-        store.superblock.map_root = Root { entry: Entry::new(41, 1, check), height };
-        store.superblock.next_page_id = next_page_id;
-        let strict = reload(&store);
-        let (stable, problems) = reload_lenient(&store);
-        prop_assert_eq!(strict.is_err(), !problems.is_empty());
-        prop_assert!(stable.iter().all(|(page, _)| page.0 < next_page_id));
-        prop_assert!(stable.root().height <= height);
     }
 }
 
-/// Raw entries, some of which refer to blocks there are.
-fn nonsense() -> impl Strategy<Value = u64> {
-    prop_oneof![any::<u64>(), (30..66_u64, 0..3_u64, any::<u16>()).prop_map(|(unit, units, check)| {
-        unit | units << UNIT_BITS | u64::from(check) << (UNIT_BITS + UNITS_BITS)
-    })]
+fn expect_corrupt(result: Result<(Stable, Units), PoolError>, part: &str) {
+    match result {
+        Err(error @ PoolError::Corrupt { .. }) => assert!(error.to_string().contains(part), "{error}"),
+        other => panic!("{part} expected, got {:?}", other.map(|(stable, _)| stable)),
+    }
 }
 
-/// A map of `height` levels with 4 KiB blocks.
-fn with_height(height: u8) -> TestStore {
-    let mut store = TestStore::new(UNIT, 256);
-    let fan = fan_out(UNIT) as u64;
-    let delta: Vec<_> = (0..u32::from(height))
-        .map(|level| (PageId(fan.pow(level) as u32 + 1), store.place(0x1234)))
-        .collect();
+#[test]
+fn entries_pack_into_eight_bytes() {
+    let entry = Entry::new((1 << 40) - 1, 16, 0xabcd);
+    assert_eq!((entry.unit(), entry.units(), entry.check()), ((1 << 40) - 1, 16, 0xabcd));
+    assert_eq!((entry.offset(), entry.len()), (((1 << 40) - 1) * 4096, 65536));
+    assert_eq!(Entry::from_raw(entry.raw()), entry);
+    assert!(Entry::FREE.is_free() && !entry.is_free());
+}
+
+#[test]
+fn levels_reach_every_page_id() {
+    for (page_size, levels) in [(4096, 4), (8192, 4), (16384, 3), (32768, 3), (65536, 3)] {
+        let fan = fan_out(page_size) as u64;
+        assert_eq!(height_for((1_u64 << 32).div_ceil(fan), fan), levels, "pages of {page_size} bytes");
+    }
+    assert_eq!((height_for(0, 508), height_for(1, 508), height_for(2, 508)), (0, 1, 2));
+    assert_eq!((height_for(508, 508), height_for(509, 508)), (2, 3));
+}
+
+#[test]
+fn the_tree_grows_at_its_top_and_empties() {
+    let mut store = Store::new(1000);
+    let mut pages = Vec::new();
+    for (page, height) in [(1, 1), (FAN, 2), (FAN * FAN, 3), (u32::MAX - 1, 4), (2, 4)] {
+        let entry = store.image(page as u16);
+        store.checkpoint(&[(PageId(page), entry)]);
+        assert_eq!(store.superblock.map_root.height, height);
+        pages.push(PageId(page));
+        store.check_loaded();
+        assert_eq!(store.stable.get(PageId(page)), entry);
+        assert_eq!(store.stable.get(PageId(page + 1)), Entry::FREE);
+    }
+    let frees: Vec<_> = pages.into_iter().map(|page| (page, Entry::FREE)).collect();
+    store.checkpoint(&frees[..4]);
+    store.check_loaded();
+    store.checkpoint(&frees);
+    assert_eq!(store.superblock.map_root, Root::EMPTY);
+    assert_eq!(store.units.used_units(), DATA_START_UNIT);
+    store.check_loaded();
+    let entry = store.image(5);
+    store.checkpoint(&[(PageId(3), entry)]);
+    store.check_loaded();
+}
+
+#[test]
+fn only_changed_blocks_are_rewritten() {
+    let mut store = Store::new(20_000);
+    let all: Vec<_> = (1..10_000).map(|page| (PageId(page), store.image(page as u16))).collect();
+    store.checkpoint(&all);
+    assert_eq!(store.stable.map_blocks(), 21);
+    let moved = store.image(0);
+    let update = store.prepare(&[all[0], (PageId(7), moved), all[9_000]], u64::MAX).unwrap();
+    assert_eq!(update.new_blocks().len(), 2);
+    assert_eq!(update.released().len(), 3);
+    let released = update.released().to_vec();
+    assert!(released.contains(&all[6].1.run()));
+    assert_eq!(store.stable.apply(update), released);
+    // Nothing changed: nothing is written.
+    let update = store.prepare(&[all[0], (PageId(20_000), Entry::FREE)], 0).unwrap();
+    assert!(update.released().is_empty() && update.root() == store.stable.root());
+}
+
+#[test]
+fn a_failure_half_way_changes_nothing() {
+    let mut store = Store::new(4000);
+    let delta: Vec<_> = [1, FAN, 3 * FAN].map(|page| (PageId(page), store.image(9))).into();
     store.checkpoint(&delta);
-    assert_eq!(store.superblock.map_root.height, height);
-    store
-}
-
-#[test]
-fn every_height_is_reached() {
-    for height in 1..=4 {
-        let mut store = with_height(height);
-        let model: BTreeMap<PageId, Entry> = store.stable.iter().collect();
-        assert_eq!(model.len(), usize::from(height));
-        check(&store, &model);
-        // A tree once high stays so, but its empty parts are not stored.
-        let (&first, _) = model.first_key_value().unwrap();
-        let rest: Vec<_> = model.keys().filter(|&&page| page != first).map(|&page| (page, Entry::FREE)).collect();
-        store.checkpoint(&rest);
-        assert_eq!(store.stable.map_blocks(), u64::from(height));
-        check(&store, &model.into_iter().take(1).collect());
+    let before = store.units.used_units();
+    let changes: Vec<_> = [2, FAN, 5 * FAN, FAN * FAN].map(|page| (PageId(page), store.image(8))).into();
+    let with_images = store.units.used_units();
+    let needed = store.prepare(&changes, u64::MAX).unwrap();
+    let blocks = needed.new_blocks().len() as u64;
+    store.free(needed.new_blocks());
+    assert_eq!(blocks, 7);
+    for room in 0..blocks {
+        let abandoned = store.prepare(&changes, room).unwrap_err();
+        assert!(matches!(abandoned.error, PoolError::NoSpace { .. }));
+        assert_eq!(abandoned.new_blocks.len() as u64, room);
+        store.free(&abandoned.new_blocks);
+        assert_eq!(store.units.used_units(), with_images);
     }
-    let fan = fan_out(UNIT) as u64;
-    assert_eq!(height_for((1_u64 << 32).div_ceil(fan), fan), 4);
-    let fan = fan_out(4 * UNIT) as u64;
-    assert_eq!(height_for((1_u64 << 32).div_ceil(fan), fan), 3);
+    let images: Vec<_> = changes.iter().map(|(_, entry)| entry.run()).collect();
+    store.free(&images);
+    assert_eq!(store.units.used_units(), before);
+    store.check_loaded();
 }
 
-#[test]
-fn only_changed_blocks_and_their_path_are_rewritten() {
-    let mut store = TestStore::new(UNIT, FILE_UNITS);
-    let fan = fan_out(UNIT) as u32;
-    let all: Vec<_> = (1..fan * 8).map(|id| (PageId(id), store.place(1))).collect();
-    assert_eq!(store.checkpoint(&all), 8 + 1);
-    let moved = [(PageId(3), store.place(2)), (PageId(fan + 3), store.place(2)), (PageId(fan + 4), Entry::FREE)];
-    assert_eq!(store.checkpoint(&moved), 2 + 1);
-    // What is already so changes nothing.
-    assert_eq!(store.checkpoint(&moved), 0);
-    assert_eq!(store.checkpoint(&[]), 0);
-    check(&store, &store.stable.iter().collect());
+/// Three levels: a root directory, two directories, two chunks.
+fn tall_store() -> (Store, Vec<MapBlock>) {
+    let mut store = Store::new(200);
+    let delta: Vec<_> = [1, 2, FAN * FAN].map(|page| (PageId(page), store.image(page as u16))).into();
+    store.checkpoint(&delta);
+    let blocks: Vec<_> = store.stable.blocks().collect();
+    assert_eq!(blocks.len(), 5);
+    (store, blocks)
 }
 
 #[test]
 fn a_flipped_bit_in_any_block_is_noticed() {
-    for height in 1..=3 {
-        let store = with_height(height);
-        for block in store.stable.blocks() {
-            // The header and the entries in use whole, of the rest a bit here and there.
-            for bit in (0..64 * 8).chain((64 * 8..UNIT as u64 * 8).step_by(331)) {
-                store.file.flip_bit(block.entry.offset() + bit / 8, (bit % 8) as u32);
-                match reload(&store) {
-                    Err(PoolError::Corrupt { file, offset, what: "page map", .. }) => {
-                        assert_eq!((file.as_path(), offset), (Path::new(NAME), block.entry.offset()));
-                    }
-                    other => panic!("bit {bit} of {block:?}: {other:?}"),
+    let (store, blocks) = tall_store();
+    for block in blocks {
+        // Every bit of the header, and some of every entry; the block's own tests try every bit.
+        for bit in (0..32 * 8).chain((32 * 8..PAGE_SIZE as u64 * 8).step_by(97)) {
+            store.file.flip_bit(block.entry.offset() + bit / 8, (bit % 8) as u32);
+            expect_corrupt(store.load(), "checksum");
+            store.file.flip_bit(block.entry.offset() + bit / 8, (bit % 8) as u32);
+        }
+    }
+    store.check_loaded();
+}
+
+#[test]
+fn lost_and_misdirected_writes_of_blocks_are_noticed() {
+    let (mut store, blocks) = tall_store();
+    let image = |store: &Store, block: &MapBlock| store.file.copy(block.entry.offset(), PAGE_SIZE);
+    // Two chunks change places.
+    let (first, second) = (image(&store, &blocks[0]), image(&store, &blocks[1]));
+    store.file.overwrite(blocks[0].entry.offset(), &second);
+    store.file.overwrite(blocks[1].entry.offset(), &first);
+    expect_corrupt(store.load(), "a write was lost");
+    store.file.overwrite(blocks[0].entry.offset(), &first);
+    store.file.overwrite(blocks[1].entry.offset(), &second);
+    store.check_loaded();
+    // A new chunk is written where an older one lay, but never arrives.
+    let moved = store.image(77);
+    store.checkpoint(&[(PageId(2), moved)]);
+    let chunk = store.stable.blocks().next().unwrap();
+    store.file.overwrite(chunk.entry.offset(), &first);
+    expect_corrupt(store.load(), "a write was lost");
+}
+
+#[test]
+fn maps_that_no_store_writes_are_refused() {
+    let spoilt = |delta: &[(PageId, Entry)], spoil: fn(&mut Store)| {
+        let mut store = Store::new(100);
+        store.checkpoint(delta);
+        spoil(&mut store);
+        store.load()
+    };
+    let none: fn(&mut Store) = |_| ();
+    let good = Entry::new(90, 1, 1);
+    expect_corrupt(spoilt(&[(PageId(1), good), (PageId(2), good)], none), "unit 90 is used twice");
+    expect_corrupt(spoilt(&[(PageId(1), Entry::new(100, 1, 1))], none), "beyond");
+    expect_corrupt(spoilt(&[(PageId(1), Entry::new((1 << 40) - 1, 1, 1))], none), "beyond");
+    expect_corrupt(spoilt(&[(PageId(1), Entry::new(31, 1, 1))], none), "superblocks' area");
+    expect_corrupt(spoilt(&[(PageId(1), Entry::new(90, 2, 1))], none), "2 units long instead of 1");
+    expect_corrupt(spoilt(&[(PageId(1), Entry::from_raw(90))], none), "0 units long instead of 1");
+    expect_corrupt(spoilt(&[(PageId(0), good)], none), "page id 0");
+    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.next_page_id = 5), "page id 5");
+    expect_corrupt(spoilt(&[(PageId(5000), good)], |store| store.superblock.next_page_id = 5), "lies beyond page id 5");
+    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.map_root.height = 5), "5 levels");
+    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.map_root.height = 2), "expected");
+    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.live_pages = 2), "the superblock says");
+    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.map_root = Root::EMPTY), "the superblock says");
+    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.file_units = 101), "the file has 100 units");
+    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.checkpoint = 0), "written by checkpoint 1");
+    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.database_id = [0; 16]), "expected");
+}
+
+#[test]
+fn a_tool_sees_what_is_left_of_a_damaged_map() {
+    let (store, blocks) = tall_store();
+    store.file.flip_bit(blocks[1].entry.offset() + 100, 0);
+    let mut problems = Vec::new();
+    let mut units = Units::new(200);
+    let lenient = load_lenient(&*store.file, &store.superblock, &mut units, &mut |problem| problems.push(problem));
+    let pages: Vec<_> = lenient.unwrap().iter().map(|(page, _)| page.0).collect();
+    assert_eq!(pages, [1, 2]);
+    assert_eq!(problems.len(), 2, "the block, and the count of pages: {problems:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn agrees_with_an_ordered_map(
+        checkpoints in proptest::collection::vec(
+            proptest::collection::vec((0..6_u32, 1..40_u32, any::<bool>(), any::<u16>()), 0..30),
+            1..12,
+        ),
+    ) {
+        let mut store = Store::new(3000);
+        let mut model: BTreeMap<PageId, Entry> = BTreeMap::new();
+        // Page ids in clusters that lie in different chunks and directories.
+        let bases = [0, FAN - 20, 7 * FAN, FAN * FAN - 20, 3 * FAN * FAN, u32::MAX - 60];
+        for changes in checkpoints {
+            let mut delta: BTreeMap<PageId, Entry> = BTreeMap::new();
+            for (base, step, in_use, check) in changes {
+                let page = PageId(bases[base as usize] + step);
+                if delta.contains_key(&page) {
+                    continue;
                 }
-                store.file.flip_bit(block.entry.offset() + bit / 8, (bit % 8) as u32);
+                delta.insert(page, if in_use { store.image(check) } else { Entry::FREE });
             }
-        }
-        reload(&store).unwrap();
-    }
-}
-
-#[test]
-fn what_a_damaged_block_does_not_hide_is_still_found() {
-    let store = with_height(3);
-    let pages: Vec<_> = store.stable.iter().collect();
-    let chunks: Vec<_> = store.stable.blocks().filter(|block| block.level == 0).collect();
-    for (damaged, chunk) in chunks.iter().enumerate() {
-        store.file.flip_bit(chunk.entry.offset() + 100, 0);
-        let (stable, problems) = reload_lenient(&store);
-        let mut left = pages.clone();
-        left.remove(damaged);
-        assert!(stable.iter().eq(left));
-        // The block itself, and the superblock's counters that no longer agree.
-        assert_eq!(problems.len(), 2, "{problems:?}");
-        store.file.flip_bit(chunk.entry.offset() + 100, 0);
-    }
-    store.file.overwrite(store.superblock.map_root.entry.offset(), &[0; UNIT]);
-    let (stable, problems) = reload_lenient(&store);
-    assert_eq!((stable.iter().count(), stable.root(), problems.is_empty()), (0, Root::EMPTY, false));
-}
-
-#[test]
-fn lost_and_swapped_blocks_are_noticed() {
-    let message = |store: &TestStore| reload(store).unwrap_err().to_string();
-
-    // An older image of the same block in its place.
-    let mut store = with_height(1);
-    let older = store.file.image(store.superblock.map_root.entry);
-    let moved = [(PageId(2), store.place(7))];
-    store.checkpoint(&moved);
-    let root = store.superblock.map_root.entry;
-    let newer = store.file.image(root);
-    store.file.overwrite(root.offset(), &older);
-    assert!(message(&store).contains("a write was lost"));
-    store.file.overwrite(root.offset(), &newer);
-    reload(&store).unwrap();
-
-    let store = with_height(2);
-    let blocks: Vec<_> = store.stable.blocks().collect();
-    store.file.swap(blocks[0].entry, blocks[1].entry);
-    reload(&store).unwrap_err();
-    store.file.swap(blocks[0].entry, blocks[1].entry);
-    reload(&store).unwrap();
-}
-
-/// Spoils a superblock that was right.
-type Spoil = fn(&mut Superblock);
-
-#[test]
-fn a_superblock_that_does_not_fit_the_map_is_noticed() {
-    let spoilt: [(Spoil, &str); 7] = [
-        (|sb| sb.database_id = [1; 16], "expected"),
-        (|sb| sb.checkpoint = 1, "checkpoint 2"),
-        (|sb| sb.next_page_id = 509, "the next one is"),
-        (|sb| sb.live_pages += 1, "the superblock says (3, 3)"),
-        (|sb| sb.file_units = 257, "the superblock says 257"),
-        (|sb| sb.map_root.height = 5, "4 at most"),
-        (|sb| sb.map_root.height = 1, "expected"),
-    ];
-    for (spoil, expected) in spoilt {
-        let mut store = with_height(2);
-        spoil(&mut store.superblock);
-        let message = reload(&store).unwrap_err().to_string();
-        assert!(message.contains(expected), "{message}");
-        assert!(!reload_lenient(&store).1.is_empty());
-    }
-}
-
-#[test]
-fn impossible_entries_are_noticed() {
-    let good = Entry::new(100, 4, 1);
-    let other = PageId(6);
-    let cases: [(PageId, Entry, &str); 7] = [
-        (PageId(0), good, "page id 0"),
-        (other, Entry::new(31, 4, 1), "superblocks' area"),
-        (other, Entry::new(100, 3, 1), "3 units long"),
-        (other, Entry::from_raw(1 << 63), "0 units long"),
-        (other, Entry::new(255, 4, 1), "beyond the file's 256 units"),
-        (other, Entry::new((1 << 40) - 1, 4, 1), "beyond the file's 256 units"),
-        (other, Entry::new(201, 4, 1), "used twice"),
-    ];
-    for (page, entry, expected) in cases {
-        let mut store = TestStore::new(4 * UNIT, 256);
-        store.checkpoint(&[(PageId(5), Entry::new(200, 4, 1)), (page, entry)]);
-        let message = reload(&store).unwrap_err().to_string();
-        assert!(message.contains(expected), "{message}, not {expected}");
-        let (stable, problems) = reload_lenient(&store);
-        assert!(!problems.is_empty());
-        assert_eq!(stable.get(PageId(5)), Entry::new(200, 4, 1));
-    }
-}
-
-#[test]
-fn a_file_cut_short_is_noticed() {
-    let store = with_height(3);
-    for units in 0..256 {
-        store.file.disk.truncate_file(Path::new(NAME), units * UNIT as u64).unwrap();
-        let mut marks = Units::new(units);
-        let error = load(&*store.file, &store.superblock, &mut marks).unwrap_err();
-        assert!(error.to_string().contains("the superblock says 256"), "{error}");
-        let mut problems = 0;
-        let mut marks = Units::new(units);
-        load_lenient(&*store.file, &store.superblock, &mut marks, &mut |_| problems += 1).unwrap();
-        assert!(problems > 0);
-        if units == 40 {
-            break;
+            let delta: Vec<_> = delta.into_iter().rev().collect();
+            let bound = store.stable.blocks_at_most(delta.len() as u64, u32::MAX);
+            let update = store.prepare(&delta, bound).unwrap();
+            store.free(&update.new_blocks().to_vec());
+            store.checkpoint(&delta);
+            for (page, entry) in delta {
+                if entry.is_free() { model.remove(&page) } else { model.insert(page, entry) };
+            }
+            prop_assert!(store.stable.iter().eq(model.iter().map(|(&page, &entry)| (page, entry))));
+            // Exactly what the map refers to is in use.
+            let runs = model.values().map(|entry| entry.run());
+            let blocks = store.stable.blocks().map(|block| block.entry.run());
+            let used: BTreeSet<u64> = runs.chain(blocks).map(|(start, _)| start).collect();
+            prop_assert_eq!(store.units.used_units(), DATA_START_UNIT + used.len() as u64);
+            store.check_loaded();
         }
     }
-}
-
-#[test]
-fn failed_reads_are_errors_of_the_medium() {
-    use bedstone_io::sim::{Fault, OpKind, Repeat};
-    let store = with_height(2);
-    store.file.disk.fail_nth(OpKind::Read, 2, Fault::Eio, Repeat::Once);
-    assert!(matches!(reload(&store), Err(PoolError::Io(_))));
-    reload(&store).unwrap();
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bedstone_io::sim::{CutMode, Fault, OpKind, Repeat, SimDisk};
+use bedstone_io::sim::{CutMode, SimDisk};
 
 use super::*;
 
@@ -27,11 +27,6 @@ type Model = BTreeMap<PageId, u64>;
 
 fn content(pool: &Pool) -> Model {
     pool.live_pages().into_iter().map(|id| (id, value_of(&pin(pool, id).unwrap(), id))).collect()
-}
-
-fn assert_sound(pool: &Pool, seed: u64) {
-    let report = pool.check_space();
-    assert!(report.problems.is_empty(), "seed {seed}: {:?}", &report.problems[..report.problems.len().min(5)]);
 }
 
 fn life(seed: u64) {
@@ -75,7 +70,8 @@ fn life(seed: u64) {
                     pin(&pool, id).map(|pin| assert_eq!(value_of(&pin, id), now[&id], "seed {seed}: {id}"))
                 }),
                 17 => some(&mut random).map_or(Ok(()), |id| {
-                    free(&pool, id).map(|before| assert_eq!(now.remove(&id), Some(before), "seed {seed}: {id}"))
+                    free(&pool, id)
+                        .map(|before| assert_eq!(now.remove(&id), Some(before), "seed {seed}: {id}"))
                 }),
                 18 if random.below(4) == 0 => {
                     // A write that fails once: the checkpoint is given up, nothing is lost.
@@ -118,6 +114,10 @@ fn life(seed: u64) {
         if result.is_ok() {
             assert_eq!(content(&pool), now, "seed {seed}: before the end");
             assert_sound(&pool, seed);
+            if checkpoint(&pool).is_ok() {
+                assert_settled(&pool, seed);
+                durable = now;
+            }
         }
         drop(pool);
         if disk.is_powered() {
@@ -127,7 +127,10 @@ fn life(seed: u64) {
         if let Some(perhaps) = perhaps {
             let pool = open(&disk, &config).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             let found = content(&pool);
-            assert!(found == durable || found == perhaps, "seed {seed}: neither the old nor the new checkpoint");
+            assert!(
+                found == durable || found == perhaps,
+                "seed {seed}: neither the old nor the new checkpoint"
+            );
             durable = found;
         }
     }

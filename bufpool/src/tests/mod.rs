@@ -1,17 +1,20 @@
 //! The pool as a whole, on the simulated disk, without a tree: pages found by their ids.
 
 mod crash;
+mod laws;
 mod stress;
+mod tree;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bedstone_io::Disk;
-use bedstone_io::sim::SimDisk;
+use bedstone_io::sim::{Fault, OpKind, Repeat, SimDisk};
 
+use crate::table::Place;
 use crate::{
-    Access, Background, CheckpointParams, FormatParams, PageHeader, PageId, PageKind, PagePin, PageState, PolicyKind, Pool,
-    PoolConfig, PoolError, Result, VerifyPage,
+    Access, Background, CheckpointParams, FormatParams, PageHeader, PageId, PageKind, PagePin, PageState,
+    PolicyKind, Pool, PoolConfig, PoolError, Result, VerifyPage,
 };
 
 pub(super) const FILE: &str = "/db/data";
@@ -24,8 +27,19 @@ impl VerifyPage for Anything {
     }
 }
 
-pub(super) fn config(frames: usize, page_size: usize, background: Background, policy: PolicyKind) -> PoolConfig {
-    PoolConfig { pool_bytes: frames * page_size, policy, huge_pages: false, background, verify: Arc::new(Anything) }
+pub(super) fn config(
+    frames: usize,
+    page_size: usize,
+    background: Background,
+    policy: PolicyKind,
+) -> PoolConfig {
+    PoolConfig {
+        pool_bytes: frames * page_size,
+        policy,
+        huge_pages: false,
+        background,
+        verify: Arc::new(Anything),
+    }
 }
 
 /// A disk with an empty, durable store.
@@ -144,6 +158,42 @@ pub(super) fn free(pool: &Pool, id: PageId) -> Result<u64> {
         }
         pool.fault(id, Access::Point)?;
     }
+}
+
+/// With nobody at work: no unit is used twice or lost.
+pub(super) fn assert_sound(pool: &Pool, seed: u64) {
+    let report = pool.check_space();
+    assert!(
+        report.problems.is_empty(),
+        "seed {seed}: {:?}",
+        &report.problems[..report.problems.len().min(5)]
+    );
+}
+
+/// With nobody at work, all pins dropped and a checkpoint just ended: besides, every frame is free or named by one
+/// translation word, nothing is pinned, latched or dirty, and no promise of room is outstanding.
+pub(super) fn assert_settled(pool: &Pool, seed: u64) {
+    assert_sound(pool, seed);
+    let shared = pool.shared();
+    pool.shutdown();
+    shared.reap_deferred();
+    shared.dissolve_stash();
+    shared.collect_retired();
+    assert!(pool.failed().is_none(), "seed {seed}");
+    let stats = pool.stats();
+    assert_eq!((stats.dirty_frames, stats.retired), (0, 0), "seed {seed}");
+    let mut named = std::collections::HashSet::new();
+    let next_id = shared.space.lock().next_id;
+    for id in (1..next_id).map(PageId) {
+        if let Place::Leaf(frame) | Place::Inner(frame) = shared.table.place(id) {
+            assert!(named.insert(frame), "seed {seed}: {frame:?} is named twice");
+            assert_eq!(shared.frame(frame).page(), id, "seed {seed}");
+            assert_eq!(shared.frame(frame).pins(), 0, "seed {seed}: {id} is still pinned");
+        }
+    }
+    assert_eq!(named.len() as u64 + stats.free_frames, stats.frames, "seed {seed}: frames leak");
+    assert_eq!(shared.promised.load(std::sync::atomic::Ordering::SeqCst), 0, "seed {seed}: promises leak");
+    assert!(shared.preserved.take().is_empty(), "seed {seed}");
 }
 
 pub(super) fn checkpoint(pool: &Pool) -> Result<()> {

@@ -52,7 +52,10 @@ fn stress(frames: usize, pages: usize, policy: PolicyKind, seed: u64, rounds: u6
                             // The page may have been freed and given out again; then it is another slot's.
                             let value = value_of(&pin, id);
                             if slots[at].try_lock().is_some_and(|slot| slot.0 == id) {
-                                assert!(value >= least, "seed {seed}: {id} went back from {least} to {value}");
+                                assert!(
+                                    value >= least,
+                                    "seed {seed}: {id} went back from {least} to {value}"
+                                );
                             }
                             if random.below(8) == 0 && !pin.should_copy() {
                                 held.push_back((pin, value));
@@ -67,8 +70,12 @@ fn stress(frames: usize, pages: usize, policy: PolicyKind, seed: u64, rounds: u6
                         assert_eq!(value_of(&pin, id), value, "seed {seed}: a pinned page changed");
                     }
                     if random.below(64) == 0 {
-                        let some: Vec<PageId> =
-                            slots.iter().skip(at).take(16).filter_map(|slot| slot.try_lock().map(|slot| slot.0)).collect();
+                        let some: Vec<PageId> = slots
+                            .iter()
+                            .skip(at)
+                            .take(16)
+                            .filter_map(|slot| slot.try_lock().map(|slot| slot.0))
+                            .collect();
                         match pool.fault_many(&some, Access::Scan) {
                             Ok(()) | Err(PoolError::Free(_)) => {}
                             Err(error) => panic!("seed {seed}: {error}"),
@@ -104,11 +111,7 @@ fn stress(frames: usize, pages: usize, policy: PolicyKind, seed: u64, rounds: u6
         assert!(checkpointer.join().unwrap() > 0);
     });
     checkpoint(&pool).unwrap();
-    let report = pool.check_space();
-    assert!(report.problems.is_empty(), "seed {seed}: {:?}", &report.problems[..report.problems.len().min(5)]);
-    let stats = pool.stats();
-    assert_eq!(stats.dirty_frames, 0, "seed {seed}");
-    assert!(pool.failed().is_none());
+    assert_settled(&pool, seed);
     drop(pool);
     let disk = disk.reopen();
     let pool = open(&disk, &config).unwrap();

@@ -70,6 +70,10 @@ impl<'g> Place<'g> {
     }
 }
 
+/// Where kind and table stand in the envelope: they are compared at every visit of a leaf.
+const KIND: usize = 4;
+const TABLE: std::ops::Range<usize> = 12..16;
+
 /// How a descent ended.
 pub(super) enum Step<'g> {
     /// At the node.
@@ -83,7 +87,7 @@ pub(super) enum Step<'g> {
 }
 
 /// The child to take for `target`; `None` when the node does not reach so far (its right part has just gone to another node).
-#[inline]
+#[inline(always)]
 fn choose(node: Inner<'_>, target: Target<'_>) -> Option<usize> {
     match target {
         Target::Key(key) => {
@@ -124,7 +128,7 @@ impl Tree {
     /// # Errors
     /// [`PoolError::Free`] if the root itself is free (the table was dropped), [`PoolError::Corrupt`] if the nodes
     /// contradict each other.
-    #[inline]
+    #[inline(always)]
     pub(super) fn descend<'g>(&self, guard: &'g Guard<'_>, target: Target<'_>, level: u8) -> Result<Step<'g>> {
         let mut page = self.root;
         let mut word = guard.word(page);
@@ -191,9 +195,8 @@ impl Tree {
     /// The leaf in `bytes`, reached as `page`: neither another kind of page nor one of another tree.
     #[inline]
     pub(super) fn leaf<'a>(&self, page: PageId, bytes: &'a [u8]) -> Result<Leaf<'a>> {
-        let header = PageHeader::read(bytes);
-        if header.kind != PageKind::Leaf as u8 || header.table != self.table {
-            return Err(wrong_page(page, &header, self.table));
+        if bytes[KIND] != PageKind::Leaf as u8 || bytes[TABLE] != self.table.to_le_bytes() {
+            return Err(wrong_page(page, &PageHeader::read(bytes), self.table));
         }
         Ok(Leaf::new(bytes))
     }

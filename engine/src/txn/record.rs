@@ -19,20 +19,16 @@
 //! record says how many fragments and how many bytes of writes belong to the transaction, so that a missing
 //! one is noticed.
 //!
-//! One write:
-//!
-//! | size | field | meaning |
-//! |---|---|---|
-//! | 1 | kind | 1 put, 2 delete |
-//! | 4 | table | number of the table |
-//! | 1 to 3 | key length | LEB128 |
-//! | 1 to 5 | value length | LEB128, puts only |
-//! | | key | |
-//! | | value | puts only |
+//! A write is its kind, the table, the lengths as LEB128 numbers, the key, and for a put the value.
 //!
 //! All integers are little-endian.
 
 use std::fmt;
+
+#[cfg(test)]
+use bedstone_io::layout::{Layout, Numbers, Tail};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Kind byte of a record that holds a whole commit.
 pub(crate) const WRITES: u8 = 1;
@@ -50,14 +46,98 @@ pub(crate) const RENAME_TABLE: u8 = 6;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 
+/// Front of a [`WRITES`] record.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct WritesStored {
+    time: U64,
+}
+
+/// Front of a [`FRAGMENT`] record.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct FragmentStored {
+    transaction: U64,
+}
+
+/// A [`COMMIT`] record.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct CommitStored {
+    transaction: U64,
+    fragments: U32,
+    bytes: U64,
+    time: U64,
+}
+
+/// The front of a record about a table.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct TableStored {
+    time: U64,
+    table: U32,
+}
+
+/// The front of a write, up to its lengths.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct WriteStored {
+    kind: u8,
+    table: U32,
+}
+
+/// Most bytes of a key's length.
+const KEY_LEN_BYTES: usize = 3;
+/// Most bytes of a value's length.
+const VALUE_LEN_BYTES: usize = 5;
+
 /// Most bytes a write has in front of its key.
-pub(crate) const WRITE_HEADER_MAX: usize = 1 + 4 + 3 + 5;
+pub(crate) const WRITE_HEADER_MAX: usize = size_of::<WriteStored>() + KEY_LEN_BYTES + VALUE_LEN_BYTES;
 /// Bytes in front of the writes of a [`WRITES`] record.
-pub(crate) const WRITES_HEADER: usize = 8;
+pub(crate) const WRITES_HEADER: usize = size_of::<WritesStored>();
 /// Bytes in front of the piece in a [`FRAGMENT`] record.
-pub(crate) const FRAGMENT_HEADER: usize = 8;
+pub(crate) const FRAGMENT_HEADER: usize = size_of::<FragmentStored>();
 /// Bytes of a [`COMMIT`] record.
-pub(crate) const COMMIT_BYTES: usize = 8 + 4 + 8 + 8;
+pub(crate) const COMMIT_BYTES: usize = size_of::<CommitStored>();
+/// Bytes of a record about a table, without a name.
+pub(crate) const TABLE_BYTES: usize = size_of::<TableStored>();
+
+#[cfg(test)]
+pub(crate) const LAYOUTS: &[Layout] = &[
+    bedstone_io::layout!("Writes", WritesStored { time => "time" }).then(&[Tail::any("writes")]),
+    bedstone_io::layout!("Fragment", FragmentStored { transaction => "transaction" }).then(&[Tail::any("piece")]),
+    bedstone_io::layout!("Commit", CommitStored {
+        transaction => "transaction",
+        fragments => "fragments",
+        bytes => "bytes",
+        time => "time",
+    }),
+    bedstone_io::layout!("Record about a table", TableStored { time => "time", table => "table" })
+        .then(&[Tail::any("name")]),
+    bedstone_io::layout!("Write", WriteStored { kind => "kind", table => "table" }).then(&[
+        Tail::between("key length", 1, KEY_LEN_BYTES),
+        Tail::between("value length", 1, VALUE_LEN_BYTES),
+        Tail::any("key"),
+        Tail::any("value"),
+    ]),
+];
+
+#[cfg(test)]
+pub(crate) const NUMBERS: &[Numbers] = &[
+    Numbers {
+        name: "Record kinds",
+        entries: &[
+            ("writes", WRITES as u64),
+            ("fragment", FRAGMENT as u64),
+            ("commit", COMMIT as u64),
+            ("create table", CREATE_TABLE as u64),
+            ("drop table", DROP_TABLE as u64),
+            ("rename table", RENAME_TABLE as u64),
+        ],
+    },
+    Numbers { name: "Write kinds", entries: &[("put", PUT as u64), ("delete", DELETE as u64)] },
+];
+
 /// A record whose checksum is right but whose content makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BadRecord {
@@ -99,9 +179,9 @@ impl WriteHeader {
 
     fn begin(kind: u8, table: u32, key_len: usize) -> Self {
         let mut bytes = [0; WRITE_HEADER_MAX];
-        bytes[0] = kind;
-        bytes[1..5].copy_from_slice(&table.to_le_bytes());
-        let mut header = Self { bytes, len: 5 };
+        let front = WriteStored { kind, table: U32::new(table) };
+        bytes[..size_of::<WriteStored>()].copy_from_slice(front.as_bytes());
+        let mut header = Self { bytes, len: size_of::<WriteStored>() as u8 };
         header.varint(key_len as u64);
         header
     }
@@ -139,16 +219,17 @@ impl WriteFront {
     /// Decodes the front of a write from the beginning of `bytes`. `Ok(None)`: there are too few bytes to
     /// tell. `at` is their offset, for messages.
     pub(crate) fn decode(bytes: &[u8], at: usize) -> Result<Option<Self>, BadRecord> {
-        let Some((&kind, rest)) = bytes.split_first() else { return Ok(None) };
+        // The kind is looked at as soon as there is one byte.
+        let Some(&kind) = bytes.first() else { return Ok(None) };
         if kind != PUT && kind != DELETE {
             return bad(at, format!("expected a write of kind {PUT} or {DELETE}, found {kind}"));
         }
-        let Some((table, mut rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
-        let table = u32::from_le_bytes(*table);
-        let mut len = 5;
-        let Some(key_len) = varint(&mut rest, &mut len, 3, at)? else { return Ok(None) };
+        let Ok((front, mut rest)) = WriteStored::ref_from_prefix(bytes) else { return Ok(None) };
+        let table = front.table.get();
+        let mut len = size_of::<WriteStored>();
+        let Some(key_len) = varint(&mut rest, &mut len, KEY_LEN_BYTES, at)? else { return Ok(None) };
         let value_len = if kind == PUT {
-            let Some(n) = varint(&mut rest, &mut len, 5, at)? else { return Ok(None) };
+            let Some(n) = varint(&mut rest, &mut len, VALUE_LEN_BYTES, at)? else { return Ok(None) };
             Some(n)
         } else {
             None
@@ -231,22 +312,15 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], BadRecord> {
-        match self.bytes[self.at..].first_chunk::<N>() {
-            Some(chunk) => {
-                self.at += N;
-                Ok(*chunk)
+    fn take<T: FromBytes + KnownLayout + Immutable + Unaligned>(&mut self) -> Result<&'a T, BadRecord> {
+        let left = &self.bytes[self.at..];
+        match T::ref_from_prefix(left) {
+            Ok((fields, _)) => {
+                self.at += size_of::<T>();
+                Ok(fields)
             }
-            None => bad(self.at, format!("{N} bytes expected, {} left", self.bytes.len() - self.at)),
+            Err(_) => bad(self.at, format!("{} bytes expected, {} left", size_of::<T>(), left.len())),
         }
-    }
-
-    fn u64(&mut self) -> Result<u64, BadRecord> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, BadRecord> {
-        self.take().map(u32::from_le_bytes)
     }
 
     fn rest(self) -> &'a [u8] {
@@ -271,31 +345,34 @@ impl<'a> Body<'a> {
         let mut f = Fields { bytes: payload, at: 0 };
         Ok(match kind {
             WRITES => {
-                let unix_ms = f.u64()?;
-                Body::Writes { unix_ms, writes: Writes { bytes: f.rest(), at: 0 } }
+                let front: &WritesStored = f.take()?;
+                Body::Writes { unix_ms: front.time.get(), writes: Writes { bytes: f.rest(), at: 0 } }
             }
             FRAGMENT => {
-                let transaction = f.u64()?;
-                Body::Fragment { transaction, piece: f.rest() }
+                let front: &FragmentStored = f.take()?;
+                Body::Fragment { transaction: front.transaction.get(), piece: f.rest() }
             }
             COMMIT => {
-                let (transaction, fragments) = (f.u64()?, f.u32()?);
-                let (bytes, unix_ms) = (f.u64()?, f.u64()?);
+                let all: &CommitStored = f.take()?;
                 f.end()?;
-                Body::Commit { transaction, fragments, bytes, unix_ms }
+                Body::Commit {
+                    transaction: all.transaction.get(),
+                    fragments: all.fragments.get(),
+                    bytes: all.bytes.get(),
+                    unix_ms: all.time.get(),
+                }
             }
-            CREATE_TABLE => {
-                let (unix_ms, table) = (f.u64()?, f.u32()?);
-                Body::CreateTable { unix_ms, table, name: f.name()? }
-            }
-            DROP_TABLE => {
-                let (unix_ms, table) = (f.u64()?, f.u32()?);
-                f.end()?;
-                Body::DropTable { unix_ms, table }
-            }
-            RENAME_TABLE => {
-                let (unix_ms, table) = (f.u64()?, f.u32()?);
-                Body::RenameTable { unix_ms, table, name: f.name()? }
+            CREATE_TABLE | DROP_TABLE | RENAME_TABLE => {
+                let front: &TableStored = f.take()?;
+                let (unix_ms, table) = (front.time.get(), front.table.get());
+                match kind {
+                    CREATE_TABLE => Body::CreateTable { unix_ms, table, name: f.name()? },
+                    RENAME_TABLE => Body::RenameTable { unix_ms, table, name: f.name()? },
+                    _ => {
+                        f.end()?;
+                        Body::DropTable { unix_ms, table }
+                    }
+                }
             }
             other => return bad(0, format!("a record of kind {other}, which this version does not know")),
         })
@@ -304,20 +381,17 @@ impl<'a> Body<'a> {
 
 /// The payload of a [`COMMIT`] record.
 pub(crate) fn commit(transaction: u64, fragments: u32, bytes: u64, unix_ms: u64) -> [u8; COMMIT_BYTES] {
-    let mut out = [0; COMMIT_BYTES];
-    out[0..8].copy_from_slice(&transaction.to_le_bytes());
-    out[8..12].copy_from_slice(&fragments.to_le_bytes());
-    out[12..20].copy_from_slice(&bytes.to_le_bytes());
-    out[20..28].copy_from_slice(&unix_ms.to_le_bytes());
-    out
+    zerocopy::transmute!(CommitStored {
+        transaction: U64::new(transaction),
+        fragments: U32::new(fragments),
+        bytes: U64::new(bytes),
+        time: U64::new(unix_ms),
+    })
 }
 
 /// The fixed front of a record about a table; a name may follow it.
-pub(crate) fn table_record(unix_ms: u64, table: u32) -> [u8; 12] {
-    let mut out = [0; 12];
-    out[0..8].copy_from_slice(&unix_ms.to_le_bytes());
-    out[8..12].copy_from_slice(&table.to_le_bytes());
-    out
+pub(crate) fn table_record(unix_ms: u64, table: u32) -> [u8; TABLE_BYTES] {
+    zerocopy::transmute!(TableStored { time: U64::new(unix_ms), table: U32::new(table) })
 }
 
 #[cfg(test)]

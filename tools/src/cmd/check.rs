@@ -19,8 +19,10 @@ use crate::{bytes, store};
 /// page map and the space with its owners, and names leaked and doubly used ones. If it cannot even be opened because
 /// of damage, the images of its pages are checked one by one.
 #[derive(Args)]
-#[command(after_help = "Exit codes: 0 clean, 1 damage found, 2 it could not be checked, 3 called wrongly.\n\n\
-    Example:\n  bedstone check places.bed && echo all well")]
+#[command(
+    after_help = "Exit codes: 0 clean, 1 damage found, 2 it could not be checked, 3 called wrongly.\n\n\
+    Example:\n  bedstone check places.bed && echo all well"
+)]
 pub(crate) struct Check {
     /// Directory of the database
     db: PathBuf,

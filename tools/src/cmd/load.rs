@@ -83,7 +83,9 @@ impl Load {
         let stdin = self.file == Path::new("-");
         let format = match self.format {
             Some(format) => format,
-            None if stdin => return Err(Failure::Usage("say --format csv, tsv or jsonl with standard input".into())),
+            None if stdin => {
+                return Err(Failure::Usage("say --format csv, tsv or jsonl with standard input".into()));
+            }
             None => records::format_of(&self.file)?,
         };
         let input_failure = |source| Failure::Input { path: self.file.clone(), source };
@@ -138,7 +140,11 @@ impl Load {
         if !loaded.skipped.is_empty() {
             let reasons: Vec<_> =
                 loaded.skipped.iter().map(|(reason, n)| format!("{reason}: {}", count(*n))).collect();
-            progress.say(&format!("skipped {} records ({})", count(loaded.skipped_in_all()), reasons.join(", ")));
+            progress.say(&format!(
+                "skipped {} records ({})",
+                count(loaded.skipped_in_all()),
+                reasons.join(", ")
+            ));
         }
     }
 }
@@ -165,7 +171,8 @@ pub(crate) fn load(
         match batch.writes.put(table, &record.key, &record.value) {
             Ok(()) => {}
             Err(e @ (Error::KeyTooLong { .. } | Error::ValueTooLarge { .. })) => {
-                let reason = if let Error::KeyTooLong { .. } = e { "key too long" } else { "value too large" };
+                let reason =
+                    if let Error::KeyTooLong { .. } = e { "key too long" } else { "value too large" };
                 skip(&mut loaded, Skipped { line: record.line, reason, detail: e.to_string() }, progress);
                 continue;
             }

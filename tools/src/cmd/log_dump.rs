@@ -72,7 +72,9 @@ impl LogDump {
 /// Name and details of a record's content.
 fn describe(body: &LogBody) -> (&'static str, String) {
     match body {
-        LogBody::Writes { unix_ms, ops } => ("writes", format!("{} writes, at {}", ops.len(), time(*unix_ms))),
+        LogBody::Writes { unix_ms, ops } => {
+            ("writes", format!("{} writes, at {}", ops.len(), time(*unix_ms)))
+        }
         LogBody::Fragment { transaction, bytes } => {
             ("fragment", format!("of the transaction at lsn {transaction}, {bytes} bytes"))
         }

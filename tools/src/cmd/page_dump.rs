@@ -101,7 +101,8 @@ impl PageDump {
         let superblocks = inspector.superblocks();
         let tables = inspector.tables();
         let map_problems = inspector.map_problems();
-        let clean = tables.is_ok() && map_problems.is_empty() && superblocks.iter().all(|s| s.problem.is_none());
+        let clean =
+            tables.is_ok() && map_problems.is_empty() && superblocks.iter().all(|s| s.problem.is_none());
         let id = bytes::hex(&inspector.database_id());
         if self.json {
             let superblocks: Vec<_> = superblocks.iter().map(superblock_json).collect();

@@ -86,9 +86,17 @@ impl Stat {
             }))?;
             return out.finish();
         }
-        out.line(format_args!("database  {}, pages of {}", db.path().display(), bytes::size(db.page_size() as u64)))?;
+        out.line(format_args!(
+            "database  {}, pages of {}",
+            db.path().display(),
+            bytes::size(db.page_size() as u64)
+        ))?;
         out.line(format_args!("I/O       {}", io_text(&io)))?;
-        out.line(format_args!("recovery  {} commits replayed; {}", bytes::count(recovery.commits), recovery.end))?;
+        out.line(format_args!(
+            "recovery  {} commits replayed; {}",
+            bytes::count(recovery.commits),
+            recovery.end
+        ))?;
         out.line(format_args!(
             "limits    keys {} bytes, values {}, batches {}",
             bytes::count(limits.max_key_bytes as u64),

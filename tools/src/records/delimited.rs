@@ -40,8 +40,13 @@ impl<R: Read> Delimited<R> {
             .map(|name| String::from_utf8(name.to_vec()))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| Failure::Usage(format!("the header of {} is not UTF-8", path.display())))?;
-        if let Some(twice) = columns.iter().enumerate().find_map(|(i, c)| columns[..i].contains(c).then_some(c)) {
-            return Err(Failure::Usage(format!("column {twice:?} appears twice in the header of {}", path.display())));
+        if let Some(twice) =
+            columns.iter().enumerate().find_map(|(i, c)| columns[..i].contains(c).then_some(c))
+        {
+            return Err(Failure::Usage(format!(
+                "column {twice:?} appears twice in the header of {}",
+                path.display()
+            )));
         }
         let key = match key {
             None => None,
@@ -69,11 +74,18 @@ impl<R: Read> Delimited<R> {
         let key = match self.key {
             None => number_key(self.number),
             Some(index) => match self.record.get(index) {
-                None | Some([]) => return skip("no key", format!("column {:?} is empty", self.columns[index])),
+                None | Some([]) => {
+                    return skip("no key", format!("column {:?} is empty", self.columns[index]));
+                }
                 Some(field) => field.to_vec(),
             },
         };
-        Item::Record(Record { number: self.number, line, key, value: Json::Object(object).to_string().into_bytes() })
+        Item::Record(Record {
+            number: self.number,
+            line,
+            key,
+            value: Json::Object(object).to_string().into_bytes(),
+        })
     }
 }
 
@@ -159,6 +171,10 @@ mod tests {
         assert!(csv("a,a\n1,2\n", None).is_err());
         assert!(all(csv("", None).unwrap()).is_empty());
         assert!(csv("", Some("a")).is_err());
-        assert_eq!(all(csv("\u{feff}a\n1\n", Some("a")).unwrap()).len(), 1, "a byte order mark is no part of a name");
+        assert_eq!(
+            all(csv("\u{feff}a\n1\n", Some("a")).unwrap()).len(),
+            1,
+            "a byte order mark is no part of a name"
+        );
     }
 }

@@ -100,7 +100,8 @@ impl<R: Read> JsonLines<R> {
 impl<R: Read> Records for JsonLines<R> {
     fn next_item(&mut self) -> Result<Option<Item>, Failure> {
         loop {
-            let read = self.read_line().map_err(|source| Failure::Input { path: self.path.clone(), source })?;
+            let read =
+                self.read_line().map_err(|source| Failure::Input { path: self.path.clone(), source })?;
             if let Line::End = read {
                 return Ok(None);
             }
@@ -165,11 +166,17 @@ mod tests {
 
     #[test]
     fn long_lines_are_passed_over() {
-        for (text, skipped) in [("[12345]\n[1]\n", 0), ("[123456]\n[1]", 1), ("[12345]", 0), ("[1234567890]", 1)] {
+        for (text, skipped) in
+            [("[12345]\n[1]\n", 0), ("[123456]\n[1]", 1), ("[12345]", 0), ("[1234567890]", 1)]
+        {
             let mut records = lines(text, None);
             records.line_bytes_max = 7;
             let items = all(records);
-            assert_eq!(items.iter().filter(|i| **i == Err((1, "line too long"))).count(), skipped, "{text:?}");
+            assert_eq!(
+                items.iter().filter(|i| **i == Err((1, "line too long"))).count(),
+                skipped,
+                "{text:?}"
+            );
             assert_eq!(items.len(), text.lines().count());
         }
     }

@@ -105,12 +105,17 @@ pub(crate) fn number_key(number: u64) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// Key and value, or line and reason.
+    type Seen = Result<(String, String), (u64, &'static str)>;
+
     /// Keys and values of a file, or the line and reason of what is skipped.
-    pub(super) fn all(mut records: impl Records) -> Vec<Result<(String, String), (u64, &'static str)>> {
+    pub(super) fn all(mut records: impl Records) -> Vec<Seen> {
         let mut all = Vec::new();
         while let Some(item) = records.next_item().unwrap() {
             all.push(match item {
-                Item::Record(r) => Ok((String::from_utf8(r.key).unwrap(), String::from_utf8(r.value).unwrap())),
+                Item::Record(r) => {
+                    Ok((String::from_utf8(r.key).unwrap(), String::from_utf8(r.value).unwrap()))
+                }
                 Item::Skipped(s) => Err((s.line, s.reason)),
             });
         }

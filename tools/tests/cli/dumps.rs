@@ -47,7 +47,8 @@ fn pages_in_every_form() {
     assert_eq!(overview.matches(" leaf ").count(), pages.iter().filter(|p| p["kind"] == "leaf").count());
     assert!(overview.contains("superblock at offset 65536: checkpoint"));
 
-    let leaf = pages.iter().find(|p| p["kind"] == "leaf" && p["cells"].as_array().unwrap().len() > 3).unwrap();
+    let leaf =
+        pages.iter().find(|p| p["kind"] == "leaf" && p["cells"].as_array().unwrap().len() > 3).unwrap();
     let (id, key) = (leaf["page"].to_string(), leaf["cells"][1]["key"].as_str().unwrap());
     let text = store.run("page-dump", &[&id]).exits(0).text();
     assert!(text.contains(key) && text.contains("they agree") && text.contains("fences"), "{text}");

@@ -42,7 +42,8 @@ fn keys_and_values_are_any_bytes() {
 #[test]
 fn long_values_come_from_files_and_go_to_pipes() {
     let store = Store::new();
-    let value: Vec<u8> = (0..3_000_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let value: Vec<u8> =
+        (0..3_000_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     let file = store.file("value", &value);
     store.run("put", &["t", "long", "--file", file.to_str().unwrap()]).exits(0);
     assert!(store.run("get", &["t", "long"]).exits(0).out == value);
@@ -92,7 +93,8 @@ fn scans_in_every_format() {
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let store = Store::new();
-    let lines: String = (0..20_000).map(|i| format!("{{\"number\":{i},\"padding\":\"{i:0100}\"}}\n")).collect();
+    let lines: String =
+        (0..20_000).map(|i| format!("{{\"number\":{i},\"padding\":\"{i:0100}\"}}\n")).collect();
     store.load("t", lines, &["--format", "jsonl"]).exits(0);
     for command in [&["scan", "t"][..], &["page-dump", "--json"], &["log-dump", "--from", "4096"]] {
         let mut child = store.start(command[0], &command[1..]);
@@ -146,7 +148,11 @@ fn the_environment_chooses_the_way_of_io() {
             .env("BEDSTONE_IO", choice)
             .output()
             .unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+            String::from_utf8(output.stderr).unwrap(),
+        )
     };
     let (code, out, _) = stat("pread");
     assert_eq!(code, Some(0));

@@ -66,7 +66,10 @@ impl Done {
     /// Lines of standard output, each as JSON.
     #[track_caller]
     pub(crate) fn json_lines(&self) -> Vec<Json> {
-        self.text().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+        self.text()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+            .collect()
     }
 
     /// Standard output as one line of JSON.
@@ -142,7 +145,11 @@ impl Store {
             let digits = text.strip_prefix("0x").unwrap().as_bytes().chunks(2);
             digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
         };
-        done.text().lines().map(|line| line.split_once('\t').unwrap()).map(|(k, v)| (bytes(k), bytes(v))).collect()
+        done.text()
+            .lines()
+            .map(|line| line.split_once('\t').unwrap())
+            .map(|(k, v)| (bytes(k), bytes(v)))
+            .collect()
     }
 }
 

@@ -36,9 +36,13 @@ struct StoredRef {
     crc: U32,
 }
 
+#[cfg(test)]
+pub(crate) const LAYOUT: bedstone_io::layout::Layout =
+    bedstone_io::layout!("Overflow reference", StoredRef { len => "length", index => "index page", crc => "checksum" });
+
 impl OverflowRef {
     /// Bytes of a stored reference.
-    pub(crate) const BYTES: usize = 16;
+    pub(crate) const BYTES: usize = size_of::<StoredRef>();
 
     /// The reference stored in `bytes`, which must be [`Self::BYTES`] long.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {

@@ -1,23 +1,11 @@
 //! Fixed layouts shared by leaves and inner nodes, and the few functions over keys that all of them need.
-//!
-//! Node header, at offset 32 of the page (all integers little-endian):
-//!
-//! | offset | size | field | meaning |
-//! |---|---|---|---|
-//! | 0 | 2 | count | leaf: cells; inner node: separators (one less than children) |
-//! | 2 | 2 | heap bytes | page length less the heap's start |
-//! | 4 | 2 | garbage | bytes of the heap that nothing refers to any more |
-//! | 6 | 2 | prefix length | bytes cut from every key |
-//! | 8 | 2+2 | lower fence | offset in the page, length; both 0 when empty |
-//! | 12 | 2+2 | upper fence | offset in the page, length; both 0 when empty or absent |
-//! | 16 | 2 | flags | bit 0: there is no upper fence |
-//! | 18 | 2 | overflow cells | leaf: cells whose value lies in overflow pages; inner node: 0 |
-//! | 20 | 2 | common length | inner node: bytes that all suffixes share, skipped by the heads; leaf: 0 |
-//! | 22 | 2 | last insert | leaf: index of the newest key, a hint for splits |
-//! | 24 | 2 | run | leaf: how many inserts in a row came right behind the one before, a hint for splits |
-//! | 26 | 6 | reserved | zeros |
+//! FORMAT.md has the tables. All integers are little-endian.
 
+#[cfg(test)]
+use super::cell::VALUE_IS_REFERENCE;
 use bedstone_bufpool::HEADER_BYTES;
+#[cfg(test)]
+use bedstone_io::layout::{Field, Layout, Tail};
 use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -39,25 +27,36 @@ pub(super) const SEPARATOR_OVERHEAD: usize = 4 + 4 + 4;
 /// Bytes of a page id in an inner node.
 pub(super) const CHILD_BYTES: usize = 4;
 
-/// The node header; the module's table has the meaning of the fields.
+/// The node header, behind the envelope.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug)]
 #[repr(C)]
 pub(super) struct NodeHeader {
+    /// Leaf: cells; inner node: separators (one less than children).
     pub(super) count: U16,
+    /// Page length less the heap's start.
     pub(super) heap_bytes: U16,
+    /// Bytes of the heap that nothing refers to any more.
     pub(super) garbage: U16,
+    /// Bytes cut from every key.
     pub(super) prefix_len: U16,
+    /// The lower fence.
     pub(super) lower: Place,
+    /// The upper fence; empty if there is none.
     pub(super) upper: Place,
+    /// Only [`FLAG_NO_UPPER`] is used.
     pub(super) flags: U16,
+    /// Leaf: cells whose value lies in overflow pages; inner node: 0.
     pub(super) overflow_cells: U16,
+    /// Inner node: bytes that all suffixes share, skipped by the heads; leaf: 0.
     pub(super) common_len: U16,
+    /// Leaf: index of the newest key, a hint for splits.
     pub(super) last_insert: U16,
+    /// Leaf: how many inserts in a row came right behind the one before, a hint for splits.
     pub(super) run: U16,
     pub(super) reserved: [u8; 6],
 }
 
-/// Where a run of bytes lies in the page. The end of a 64 KiB page has no 16-bit offset, so an empty run lies
+/// Where a run of bytes lies in the page: a fence, or the suffix of a separator. The end of a 64 KiB page has no 16-bit offset, so an empty run lies
 /// at 0.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy, Debug)]
 #[repr(C)]
@@ -77,6 +76,53 @@ pub(super) struct Slot {
     /// Length of the suffix.
     pub(super) klen: U16,
 }
+
+#[cfg(test)]
+pub(crate) const LAYOUTS: &[Layout] = &[
+    bedstone_io::layout!("Node header", NodeHeader {
+        count => "count",
+        heap_bytes => "heap bytes",
+        garbage => "garbage",
+        prefix_len => "prefix length",
+        lower => "lower fence",
+        upper => "upper fence",
+        flags => "flags",
+        overflow_cells => "overflow cells",
+        common_len => "common length",
+        last_insert => "last insert",
+        run => "run",
+        reserved => "reserved",
+    })
+    .at(HEADER_BYTES),
+    bedstone_io::layout!("Place", Place { off => "offset", len => "length" }),
+    Layout::new("Leaf", 0, &[]).at(SLOTS_START).then(&[
+        Tail::each("slots", size_of::<Slot>()),
+        Tail::any("free"),
+        Tail::any("heap"),
+    ]),
+    bedstone_io::layout!("Leaf slot", Slot { head => "head", off => "offset", klen => "suffix length" }),
+    Layout::new("Cell", CELL_HEADER_BYTES, &[Field { name: "value length", offset: 0, size: CELL_HEADER_BYTES }])
+        .then(&[Tail::any("suffix"), Tail::any("value")]),
+    Layout::of_bits(
+        "Value length",
+        u16::BITS as usize,
+        &[
+            Field { name: "length", offset: 0, size: VALUE_IS_REFERENCE.trailing_zeros() as usize },
+            Field {
+                name: "is a reference",
+                offset: VALUE_IS_REFERENCE.trailing_zeros() as usize,
+                size: VALUE_IS_REFERENCE.count_ones() as usize,
+            },
+        ],
+    ),
+    Layout::new("Inner node", 0, &[]).at(SLOTS_START).then(&[
+        Tail::each("heads", size_of::<U32>()),
+        Tail::each("separators", size_of::<Place>()),
+        Tail::each("children", CHILD_BYTES),
+        Tail::any("free"),
+        Tail::any("heap"),
+    ]),
+];
 
 const _: () = assert!(size_of::<NodeHeader>() == NODE_HEADER_BYTES);
 const _: () = assert!(size_of::<Slot>() == SLOT_BYTES);

@@ -45,6 +45,8 @@ mod testing;
 mod verify;
 
 pub(crate) use cell::{CellValue, OverflowRef};
+#[cfg(test)]
+pub(crate) use {cell::LAYOUT as REFERENCE_LAYOUT, layout::LAYOUTS as NODE_LAYOUTS, overflow::LAYOUTS as OVERFLOW_LAYOUTS};
 pub(crate) use inner::Inner;
 pub(crate) use inner_build::{
     InnerChange, InnerPlan, build_inner_merged, build_root_with_child, build_root_with_two, inner_merge_fits,

@@ -3,19 +3,12 @@
 //! A value is cut into data pages, each filled up but the last. Their ids stand, in order, in index pages; if
 //! one index page does not hold them all, a root index page holds the ids of the index pages. Two levels are
 //! enough for the longest value on the smallest pages: 1 GiB is 264,469 data pages of 4 KiB, and 1,014 ids
-//! fit into an index page.
-//!
-//! | page | offset | size | field |
-//! |---|---|---|---|
-//! | index | 32 | 4 | count of ids |
-//! | | 36 | 1 | level: 0 = the ids are of data pages, 1 = of index pages of level 0 |
-//! | | 37 | 3 | reserved, zeros |
-//! | | 40 | 4 each | page ids |
-//! | data | 32 | 4 | length |
-//! | | 36 | | bytes of the value |
+//! fit into an index page. FORMAT.md has the tables.
 
 use super::limits::MAX_VALUE_BYTES;
 use bedstone_bufpool::{HEADER_BYTES, PageId};
+#[cfg(test)]
+use bedstone_io::layout::{Layout, Tail};
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -26,13 +19,36 @@ pub(super) const MAX_INDEX_LEVEL: u8 = 1;
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct IndexHeader {
+    /// How many ids follow.
     count: U32,
+    /// 0 = the ids are of data pages, 1 = of index pages of level 0.
     level: u8,
     reserved: [u8; 3],
 }
 
+/// What a data page has before its bytes.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct DataHeader {
+    /// How many bytes of the value follow.
+    len: U32,
+}
+
 const IDS_START: usize = HEADER_BYTES + size_of::<IndexHeader>();
-const DATA_START: usize = HEADER_BYTES + 4;
+const DATA_START: usize = HEADER_BYTES + size_of::<DataHeader>();
+
+#[cfg(test)]
+pub(crate) const LAYOUTS: &[Layout] = &[
+    bedstone_io::layout!(
+        "Overflow index page",
+        IndexHeader { count => "count", level => "level", reserved => "reserved" }
+    )
+    .at(HEADER_BYTES)
+    .then(&[Tail::each("page ids", size_of::<U32>())]),
+    bedstone_io::layout!("Overflow data page", DataHeader { len => "length" })
+        .at(HEADER_BYTES)
+        .then(&[Tail::any("bytes")]),
+];
 
 /// How a value is laid out in overflow pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,8 +106,8 @@ pub(crate) fn build_overflow_data(page: &mut [u8], bytes: &[u8]) {
         "{} bytes in a data page",
         bytes.len()
     );
-    let len = u32::try_from(bytes.len()).expect("a page is shorter than 4 GiB");
-    page[HEADER_BYTES..DATA_START].copy_from_slice(&len.to_le_bytes());
+    let len = U32::new(u32::try_from(bytes.len()).expect("a page is shorter than 4 GiB"));
+    page[HEADER_BYTES..DATA_START].copy_from_slice(DataHeader { len }.as_bytes());
     page[DATA_START..DATA_START + bytes.len()].copy_from_slice(bytes);
 }
 
@@ -159,9 +175,9 @@ impl<'a> OverflowData<'a> {
     }
 
     fn parse(page: &'a [u8]) -> Result<Self, String> {
-        let (len, rest) = U32::ref_from_prefix(page.get(HEADER_BYTES..).unwrap_or_default())
+        let (header, rest) = DataHeader::ref_from_prefix(page.get(HEADER_BYTES..).unwrap_or_default())
             .map_err(|_| "the page is too short".to_string())?;
-        let len = len.get() as usize;
+        let len = header.len.get() as usize;
         if len == 0 || len > rest.len() {
             return Err(format!("{len} bytes in a data page that holds 1 to {}", rest.len()));
         }

@@ -116,13 +116,17 @@ fn read_reports(child: &mut Child) -> Result<Vec<Commit>, Failure> {
             return Ok(acknowledged);
         }
         // A line without an end is the report that the kill cut short.
-        let Some((thread, commit)) = line.strip_suffix('\n').and_then(|line| line.split_once(' ')) else { continue };
+        let Some((thread, commit)) = line.strip_suffix('\n').and_then(|line| line.split_once(' ')) else {
+            continue;
+        };
         match (thread.parse(), commit.parse()) {
             (Ok(thread), Ok(commit)) => acknowledged.push((thread, commit)),
             _ => return Err(Failure::Cannot(format!("the process that commits reported {line:?}"))),
         }
         if acknowledged.len() == ENOUGH {
-            child.kill().map_err(|e| Failure::Cannot(format!("cannot kill the process that commits: {e}")))?;
+            child
+                .kill()
+                .map_err(|e| Failure::Cannot(format!("cannot kill the process that commits: {e}")))?;
         }
     }
 }
@@ -135,7 +139,9 @@ fn found(db: &Database) -> Result<BTreeMap<Commit, u32>, Failure> {
         let mut entries = table.iter()?;
         while let Some((key, value)) = entries.next_ref()? {
             let Some((thread, commit, entry)) = parse(key) else {
-                return Err(Failure::Cannot(format!("table {name:?} holds a key that nobody wrote: {key:?}")));
+                return Err(Failure::Cannot(format!(
+                    "table {name:?} holds a key that nobody wrote: {key:?}"
+                )));
             };
             let right = value == writer::value(thread, commit, entry).as_bytes();
             *found.entry((thread, commit)).or_default() += u32::from(right);

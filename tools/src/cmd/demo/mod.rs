@@ -84,7 +84,10 @@ fn airports() -> Result<Vec<Record>, Failure> {
         match item {
             Item::Record(record) => records.push(record),
             Item::Skipped(s) => {
-                return Err(Failure::Cannot(format!("airports.csv, line {}: {} {}", s.line, s.reason, s.detail)));
+                return Err(Failure::Cannot(format!(
+                    "airports.csv, line {}: {} {}",
+                    s.line, s.reason, s.detail
+                )));
             }
         }
     }
@@ -117,15 +120,25 @@ fn caches(db: &Database, io: &IoReport, report: &mut Report) -> Result<(), Failu
     let stats = db.stats();
     let say = |cached: Option<u64>| cached.map_or("unknown".into(), size);
     let data = stats.pool.os_cached_pages.map(|pages| pages * 4096);
-    report.line(format_args!("data file: {} in all, {} of it cached", size(stats.pool.file_bytes), say(data)))?;
+    report.line(format_args!(
+        "data file: {} in all, {} of it cached",
+        size(stats.pool.file_bytes),
+        say(data)
+    ))?;
     report.line(format_args!(
         "redo log:  {} written, {} of its segments cached (they are filled with zeros in advance)",
         size(stats.wal.written_bytes),
         say(stats.wal.cached_bytes)
     ))?;
     if place::past_cache(io) {
-        report.check(data == Some(0), "no page of the data file is in the page cache (os_cached_pages 0): the pool alone holds data")?;
-        report.check(stats.wal.cached_bytes > Some(0), "the log is in the page cache, through which it is appended")
+        report.check(
+            data == Some(0),
+            "no page of the data file is in the page cache (os_cached_pages 0): the pool alone holds data",
+        )?;
+        report.check(
+            stats.wal.cached_bytes > Some(0),
+            "the log is in the page cache, through which it is appended",
+        )
     } else {
         report.line("on this file system data cannot go past the page cache, so nothing is proved here")
     }
@@ -141,7 +154,10 @@ fn statistics(db: &Database, io: &IoReport, report: &mut Report) -> Result<(), F
         "more pages were read from the disk than the pool can hold at once",
     )?;
     if place::past_cache(io) {
-        report.check(stats.pool.os_cached_pages == Some(0), "still no page of the data file is in the page cache")?;
+        report.check(
+            stats.pool.os_cached_pages == Some(0),
+            "still no page of the data file is in the page cache",
+        )?;
     }
     Ok(())
 }

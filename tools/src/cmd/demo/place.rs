@@ -35,7 +35,9 @@ impl Place {
         let mut second_best = None;
         let mut refused = None;
         for base in [env::temp_dir(), "/var/tmp".into(), ".".into()] {
-            let Ok(dir) = tempfile::Builder::new().prefix("bedstone-demo-").tempdir_in(&base) else { continue };
+            let Ok(dir) = tempfile::Builder::new().prefix("bedstone-demo-").tempdir_in(&base) else {
+                continue;
+            };
             match create(dir.path(), global) {
                 Ok(io) if past_cache(&io) => return Ok(Self::Temporary(dir)),
                 Ok(_) => second_best = second_best.or(Some(Self::Temporary(dir))),
@@ -44,9 +46,11 @@ impl Place {
         }
         match (second_best, refused) {
             (Some(place), _) => Ok(place),
-            (None, Some(Failure::Engine(Error::Io(e)))) if e.is_direct_refused() => Err(Failure::Cannot(format!(
-                "no temporary directory accepts direct I/O ({e}); name a directory on a disk: bedstone demo DIR"
-            ))),
+            (None, Some(Failure::Engine(Error::Io(e)))) if e.is_direct_refused() => {
+                Err(Failure::Cannot(format!(
+                    "no temporary directory accepts direct I/O ({e}); name a directory on a disk: bedstone demo DIR"
+                )))
+            }
             (None, Some(e)) => Err(e),
             (None, None) => Err(Failure::Cannot(
                 "no temporary directory can be made here; name a directory: bedstone demo DIR".into(),

@@ -45,7 +45,10 @@ pub(crate) fn show(db: &Database, records: &[Record], report: &mut Report) -> Re
         report.line(format_args!("{} {}", text(entry.key()), airport_name(entry.value())))?;
         last = last.or(Some(entry.key().to_vec()));
     }
-    report.check(last.as_ref() == records.iter().map(|r| &r.key).max(), "the last key comes first in reverse")?;
+    report.check(
+        last.as_ref() == records.iter().map(|r| &r.key).max(),
+        "the last key comes first in reverse",
+    )?;
 
     report.title("Every one is read back and compared byte for byte")?;
     compare_all(&table, records, report)
