@@ -186,12 +186,7 @@ impl Checkpoint<'_> {
             self.give_back_blocks(&update);
             return Err(error);
         }
-        shared.stats.syncs.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = shared.file.sync_data() {
-            let why = Arc::new(PoolError::Io(error));
-            shared.fail(why.clone());
-            return Err(PoolError::Failed(why));
-        }
+        shared.sync_file()?;
         {
             let mut superblock = shared.superblock.lock();
             let (next_id, file_units) = {

@@ -308,4 +308,6 @@ impl Stable {
 }
 
 #[cfg(test)]
+mod checkpoint_tests;
+#[cfg(test)]
 mod tests;

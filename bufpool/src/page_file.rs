@@ -323,4 +323,6 @@ impl PageFile {
 }
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod tests;

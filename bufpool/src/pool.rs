@@ -185,6 +185,8 @@ pub(crate) struct Shared {
     /// Signalled with `space` when writes of images end.
     pub(crate) images_done: Condvar,
     pub(crate) superblock: Mutex<Superblock>,
+    /// The superblock slot written first, always: when the file was opened it was the one that could be spared.
+    first_slot: usize,
     /// Retired frames whose content the checkpoint being closed still needs.
     pub(crate) preserved: Preserved,
     /// One checkpoint at a time.
@@ -260,7 +262,7 @@ impl Pool {
             map_blocks: 0,
             created_unix_ms: disk.unix_ms(),
         };
-        superblock.write_both(&*file)?;
+        superblock.write_both(&*file, 0)?;
         Ok(())
     }
 
@@ -312,6 +314,7 @@ impl Pool {
             space: Mutex::new(Space::new(units, stable, page_units, next_id, id_max)),
             images_done: Condvar::new(),
             superblock: Mutex::new(superblock),
+            first_slot: slots.expendable(),
             free: Mutex::new((0..frames as u32).rev().map(FrameId).collect()),
             free_low: (frames / 64).clamp(4, 256),
             free_high: (frames / 32).clamp(8, 512),
@@ -389,6 +392,9 @@ impl Pool {
     /// An I/O error; the store has failed then.
     pub fn begin_opening(&self) -> Result<u32> {
         let mut superblock = self.shared.superblock.lock();
+        // What was read may lie in the device's volatile cache only, if the last process was killed between a superblock
+        // write and its sync: it must be on the medium before the other slot is overwritten.
+        self.shared.sync_file()?;
         let next = Superblock { opening: superblock.opening + 1, ..superblock.clone() };
         self.shared.write_superblock(&next)?;
         *superblock = next;
@@ -535,11 +541,21 @@ impl Shared {
         self.fail(Arc::new(PoolError::Config(what.into())));
     }
 
+    /// Makes all finished writes durable. After an error nobody knows what the medium holds: the store has failed.
+    pub(crate) fn sync_file(&self) -> Result<()> {
+        self.stats.syncs.fetch_add(1, Ordering::Relaxed);
+        self.file.sync_data().map_err(|error| {
+            let why = Arc::new(PoolError::Io(error));
+            self.fail(why.clone());
+            PoolError::Failed(why)
+        })
+    }
+
     /// Writes both superblocks. After an error nobody knows which of them took: the store has failed.
     pub(crate) fn write_superblock(&self, superblock: &Superblock) -> Result<()> {
         self.check_failed()?;
         self.stats.syncs.fetch_add(2, Ordering::Relaxed);
-        superblock.write_both(&*self.file).map_err(|error| {
+        superblock.write_both(&*self.file, self.first_slot).map_err(|error| {
             let why = Arc::new(PoolError::Io(error));
             self.fail(why.clone());
             PoolError::Failed(why)

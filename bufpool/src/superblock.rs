@@ -254,13 +254,14 @@ impl Superblock {
         file.write_at(self.encode().as_aligned(), SLOT_OFFSETS[slot])
     }
 
-    /// Writes one slot and makes it durable, then the other, so that one of them is whole at every moment.
+    /// Writes slot `first` and makes it durable, then the other, so that one of them is whole at every moment: provided
+    /// that the other one was before, see [`Slots::expendable`].
     ///
     /// # Errors
     /// What the medium answers. From then on nothing may be assumed of which superblock is in force: nothing may be
     /// freed, and the store must be opened anew before it writes again.
-    pub fn write_both(&self, file: &dyn DirectFile) -> std::result::Result<(), IoError> {
-        for slot in 0..SLOT_OFFSETS.len() {
+    pub fn write_both(&self, file: &dyn DirectFile, first: usize) -> std::result::Result<(), IoError> {
+        for slot in [first, 1 - first] {
             self.write_slot(file, slot)?;
             file.sync_data()?;
         }
@@ -312,6 +313,16 @@ impl Slots {
             }
             [Ok(valid), Err(_)] | [Err(_), Ok(valid)] => Ok(valid.clone()),
             [Err(first), Err(second)] => Err(neither(file, first, second)),
+        }
+    }
+
+    /// The slot to write first: the one that does not count, or the older one. A crash may have left only one good
+    /// slot, which must not be touched before the other one is whole and durable.
+    pub fn expendable(&self) -> usize {
+        match &self.slots {
+            [Ok(first), Ok(second)] => usize::from(first.newness() > second.newness()),
+            [Ok(_), Err(_)] => 1,
+            [Err(_), _] => 0,
         }
     }
 
@@ -409,12 +420,12 @@ mod tests {
     #[test]
     fn the_newer_valid_slot_counts() {
         let file = TestFile::with_len(1 << 20);
-        sample().write_both(&*file).unwrap();
+        sample().write_both(&*file, 0).unwrap();
         assert_eq!(read_both(&*file).best(file.path()).unwrap(), sample());
         assert!(read_both(&*file).faults().is_empty());
         let newer = Superblock { checkpoint: 8, ..sample() };
         for slot in 0..2 {
-            sample().write_both(&*file).unwrap();
+            sample().write_both(&*file, 0).unwrap();
             newer.write_slot(&*file, slot).unwrap();
             assert_eq!(read_both(&*file).best(file.path()).unwrap(), newer);
             assert_eq!(read_both(&*file).faults()[0].0, SLOT_OFFSETS[1 - slot]);
@@ -442,7 +453,7 @@ mod tests {
         assert!(matches!(best(&TestFile::with_len(0)), PoolError::Corrupt { .. }));
 
         let file = TestFile::with_len(1 << 20);
-        sample().write_both(&*file).unwrap();
+        sample().write_both(&*file, 0).unwrap();
         file.flip_bit(SLOT_OFFSETS[0] + 9, 0);
         file.flip_bit(SLOT_OFFSETS[1] + 4000, 0);
         let message = best(&file).to_string();

@@ -46,15 +46,8 @@ impl TestFile {
         self.disk.overwrite(Path::new(NAME), offset, bytes).unwrap();
     }
 
-    pub(crate) fn swap(&self, a: Entry, b: Entry) {
-        self.disk.swap(Path::new(NAME), a.offset(), b.offset(), a.len() as u64).unwrap();
-    }
-
-    /// The bytes that `entry` refers to.
-    pub(crate) fn image(&self, entry: Entry) -> AlignedBuf {
-        let mut buf = AlignedBuf::zeroed(entry.len());
-        self.file.read_at(buf.as_aligned_mut(), entry.offset()).unwrap();
-        buf
+    pub(crate) fn copy(&self, offset: u64, len: usize) -> Vec<u8> {
+        self.disk.copy_out(Path::new(NAME)).unwrap()[offset as usize..][..len].to_vec()
     }
 }
 
@@ -117,7 +110,7 @@ impl TestStore {
             map_blocks: 0,
             created_unix_ms: 0,
         };
-        superblock.write_both(&*file).unwrap();
+        superblock.write_both(&*file, 0).unwrap();
         Self { file, units, stable: Stable::new(page_size, &database_id), superblock }
     }
 
@@ -160,7 +153,7 @@ impl TestStore {
         superblock.map_root = update.root();
         superblock.live_pages = update.live_pages();
         superblock.map_blocks = update.map_blocks();
-        superblock.write_both(&**file).unwrap();
+        superblock.write_both(&**file, 0).unwrap();
         let blocks = update.new_blocks().len();
         for (start, n) in stable.apply(update) {
             units.free(start, n).unwrap();

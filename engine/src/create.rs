@@ -35,22 +35,34 @@ pub(crate) const START_LSN: u64 = 4096;
 /// Page size of a database whose creator named none.
 pub(crate) const DEFAULT_PAGE_SIZE: usize = 16384;
 
-/// Makes the directory of a database durably, with all its missing parents.
+/// Makes the directory of a database durably, with all its missing parents. To be called whenever there is no database
+/// in it yet: directories that are there already may have been made by a creation that died before it could sync their
+/// names, so every name on the path is made durable, up to the root or to the first directory that may not be synced.
 pub(crate) fn make_directory(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    let mut missing: Vec<&Path> = Vec::new();
-    let mut at = Some(dir);
-    while let Some(path) = at {
-        if path.as_os_str().is_empty() || disk.exists(path)? {
-            break;
+    let mut made = Vec::new();
+    for path in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+        if !disk.exists(path)? {
+            made.push(path);
         }
-        missing.push(path);
-        at = path.parent();
     }
     disk.create_dir_all(dir)?;
-    for path in missing.iter().rev() {
-        disk.sync_dir(parent_of(path))?;
+    for path in dir.ancestors().filter(|path| !path.as_os_str().is_empty() && path.file_name().is_some()) {
+        if let Err(error) = disk.sync_dir(parent_of(path)) {
+            // A directory of somebody else's, in which we made nothing, need not let us.
+            if !made.contains(&path) && is_denied(&error) {
+                break;
+            }
+            return Err(error.into());
+        }
     }
     Ok(())
+}
+
+fn is_denied(error: &bedstone_io::IoError) -> bool {
+    matches!(
+        error.source.kind(),
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::InvalidInput
+    )
 }
 
 /// The directory a path's name stands in.

@@ -133,7 +133,7 @@ impl Database {
         if start == Start::Open && !disk.exists(&data)? {
             return Err(Error::NotFound { path: path.to_path_buf() });
         }
-        if start != Start::Open {
+        if start != Start::Open && !disk.exists(&data)? {
             create::make_directory(&*disk, path)?;
         }
         let lock_path = path.join(create::LOCK);

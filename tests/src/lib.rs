@@ -18,5 +18,6 @@ pub mod scenario;
 pub mod seeds;
 pub mod setup;
 pub mod shape;
+pub mod threads;
 pub mod view;
 pub mod worker;

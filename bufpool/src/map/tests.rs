@@ -1,6 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use bedstone_io::DirectFile;
 use proptest::prelude::*;
 
 use super::*;
@@ -255,13 +254,28 @@ fn maps_that_no_store_writes_are_refused() {
     expect_corrupt(spoilt(&[(PageId(1), Entry::from_raw(90))], none), "0 units long instead of 1");
     expect_corrupt(spoilt(&[(PageId(0), good)], none), "page id 0");
     expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.next_page_id = 5), "page id 5");
-    expect_corrupt(spoilt(&[(PageId(5000), good)], |store| store.superblock.next_page_id = 5), "lies beyond page id 5");
+    expect_corrupt(
+        spoilt(&[(PageId(5000), good)], |store| store.superblock.next_page_id = 5),
+        "lies beyond page id 5",
+    );
     expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.map_root.height = 5), "5 levels");
     expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.map_root.height = 2), "expected");
-    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.live_pages = 2), "the superblock says");
-    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.map_root = Root::EMPTY), "the superblock says");
-    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.file_units = 101), "the file has 100 units");
-    expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.checkpoint = 0), "written by checkpoint 1");
+    expect_corrupt(
+        spoilt(&[(PageId(5), good)], |store| store.superblock.live_pages = 2),
+        "the superblock says",
+    );
+    expect_corrupt(
+        spoilt(&[(PageId(5), good)], |store| store.superblock.map_root = Root::EMPTY),
+        "the superblock says",
+    );
+    expect_corrupt(
+        spoilt(&[(PageId(5), good)], |store| store.superblock.file_units = 101),
+        "the file has 100 units",
+    );
+    expect_corrupt(
+        spoilt(&[(PageId(5), good)], |store| store.superblock.checkpoint = 0),
+        "written by checkpoint 1",
+    );
     expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.database_id = [0; 16]), "expected");
 }
 
@@ -271,14 +285,15 @@ fn a_tool_sees_what_is_left_of_a_damaged_map() {
     store.file.flip_bit(blocks[1].entry.offset() + 100, 0);
     let mut problems = Vec::new();
     let mut units = Units::new(200);
-    let lenient = load_lenient(&*store.file, &store.superblock, &mut units, &mut |problem| problems.push(problem));
+    let lenient =
+        load_lenient(&*store.file, &store.superblock, &mut units, &mut |problem| problems.push(problem));
     let pages: Vec<_> = lenient.unwrap().iter().map(|(page, _)| page.0).collect();
     assert_eq!(pages, [1, 2]);
     assert_eq!(problems.len(), 2, "the block, and the count of pages: {problems:?}");
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::testing::proptest_config(40))]
 
     #[test]
     fn agrees_with_an_ordered_map(
@@ -303,7 +318,7 @@ proptest! {
             let delta: Vec<_> = delta.into_iter().rev().collect();
             let bound = store.stable.blocks_at_most(delta.len() as u64, u32::MAX);
             let update = store.prepare(&delta, bound).unwrap();
-            store.free(&update.new_blocks().to_vec());
+            store.free(update.new_blocks());
             store.checkpoint(&delta);
             for (page, entry) in delta {
                 if entry.is_free() { model.remove(&page) } else { model.insert(page, entry) };

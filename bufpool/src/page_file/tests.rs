@@ -56,7 +56,7 @@ fn store(pages: u32) -> (TestFile, Stable) {
         created_unix_ms: 1,
     };
     stable.apply(update);
-    superblock.write_both(&*file).unwrap();
+    superblock.write_both(&*file, 0).unwrap();
     (file, stable)
 }
 

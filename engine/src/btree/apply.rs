@@ -15,7 +15,7 @@ use super::write::{
     NewValue, Outcome, Reached, Stamp, Write, change, fit, leaf_is_sparse, provide, with_scratch,
 };
 use super::{OPERATION_PAGES, Result, Tree, inconsistent};
-use bedstone_bufpool::{Access, Guard, LeafLatch, PageId, Pool, Reserve, raise_max_lsn};
+use bedstone_bufpool::{Access, Guard, LeafLatch, PageId, Pool, Reserve, prefetch, raise_max_lsn};
 
 /// One change of a sorted batch.
 pub(crate) struct Op<'a, 'p> {
@@ -138,6 +138,17 @@ impl Tree {
         }
         if !absent.is_empty() {
             return Ok(Err(absent));
+        }
+        for (op, place) in ops.iter().zip(&places) {
+            if let Some(place) = place
+                && let Some(pin) = guard.pin(place.page, place.word, Access::Point)
+                && place.parent_unchanged(&guard)
+            {
+                let leaf = self.leaf(place.page, &pin)?;
+                if let Some(at) = leaf.candidate(op.key) {
+                    prefetch(leaf.cell_bytes(at));
+                }
+            }
         }
         let mut total = Progress { done: 0, slow: false, sparse: false };
         let mut leaves = 0;

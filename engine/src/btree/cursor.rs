@@ -18,8 +18,11 @@ use super::descend::{Obstacle, Place, Retry, Step, Target};
 use super::node::{CellValue, Leaf};
 use super::overflow_read::OverflowReader;
 use super::{OverflowRef, Result, Tree};
-use bedstone_bufpool::{Access, Guard, PageId, PagePin, PageState, Pool, Ticket};
+use bedstone_bufpool::{Access, Guard, PageId, PagePin, PageState, Pool, Ticket, prefetch};
 use std::ops::Bound;
+
+/// How many entries ahead of the present one a long run asks for the lines of a cell.
+const CELLS_AHEAD: usize = 4;
 
 /// Most leaves asked for ahead.
 const WINDOW_MAX: usize = 32;
@@ -161,8 +164,8 @@ impl<'p> Scan<'p> {
     #[inline]
     fn give(&mut self, way: Way, at: usize) -> Option<Entry<'_>> {
         let (end, other) = match way {
-            Way::Forward => (&mut self.front, &self.back),
-            Way::Backward => (&mut self.back, &self.front),
+            Way::Forward => (&mut self.front, &mut self.back),
+            Way::Backward => (&mut self.back, &mut self.front),
         };
         let leaf = Leaf::new(end.pin.as_ref()?);
         if end.new_leaf {
@@ -173,24 +176,62 @@ impl<'p> Scan<'p> {
         }
         end.key.truncate(end.prefix_len);
         end.key.extend_from_slice(leaf.suffix(at));
-        let met = other.given
-            && match way {
+        if other.given {
+            let met = match way {
                 Way::Forward => end.key >= other.key,
                 Way::Backward => end.key <= other.key,
             };
-        if met {
-            // Neither end has anything more to give: all between them was given.
-            self.front.finish_empty();
-            self.back.finish_empty();
-            return None;
+            if met {
+                // Neither end has anything more to give: all between them was given.
+                (end.state, end.begin) = (Where::Over, end.end);
+                (other.state, other.begin) = (Where::Over, other.end);
+                return None;
+            }
         }
         end.given = true;
-        let end = match way {
-            Way::Forward => &self.front,
-            Way::Backward => &self.back,
-        };
-        let value = Leaf::new(end.pin.as_ref()?).value(at);
-        Some(Entry { key: &end.key, value })
+        Some(Entry { key: &end.key, value: leaf.value(at) })
+    }
+
+    /// Calls `f` with the key and value of every entry left, from the front, until it returns `false`: the fastest way through a
+    /// range. Says whether the end was reached.
+    ///
+    /// # Errors
+    /// Those of reading pages.
+    pub(crate) fn for_each(&mut self, mut f: impl FnMut(&[u8], CellValue<'_>) -> bool) -> Result<bool> {
+        loop {
+            if self.back.given {
+                // Rare, and every key is to be compared with that of the other end.
+                match self.next()? {
+                    None => return Ok(true),
+                    Some(entry) if f(entry.key, entry.value) => continue,
+                    Some(_) => return Ok(false),
+                }
+            }
+            if self.front.begin == self.front.end && !self.load_forward()? {
+                return Ok(true);
+            }
+            let end = &mut self.front;
+            let Some(pin) = &end.pin else { continue };
+            let leaf = Leaf::new(pin);
+            end.new_leaf = false;
+            end.given = true;
+            end.prefix_len = leaf.prefix_len();
+            end.key.clear();
+            end.key.extend_from_slice(leaf.prefix());
+            while end.begin < end.end {
+                let at = end.begin;
+                if at + CELLS_AHEAD < end.end {
+                    prefetch(leaf.cell_bytes(at + CELLS_AHEAD));
+                }
+                end.key.truncate(end.prefix_len);
+                end.key.extend_from_slice(leaf.suffix(at));
+                end.at = at;
+                end.begin += 1;
+                if !f(&end.key, leaf.value(at)) {
+                    return Ok(false);
+                }
+            }
+        }
     }
 
     /// The pin on the leaf of the entry that [`Self::next`] gave last, to be cloned by who keeps the value.
@@ -242,7 +283,10 @@ impl<'p> Scan<'p> {
         loop {
             let end = &mut self.front;
             match end.state {
-                Where::Over => return Ok(false),
+                Where::Over => {
+                    end.finish();
+                    return Ok(false);
+                }
                 Where::Outside => {
                     let target = match &self.lower {
                         Bound::Unbounded => Target::First,
@@ -287,7 +331,10 @@ impl<'p> Scan<'p> {
         loop {
             let end = &mut self.back;
             let (bound, inclusive) = match end.state {
-                Where::Over => return Ok(false),
+                Where::Over => {
+                    end.finish();
+                    return Ok(false);
+                }
                 Where::Outside => match &self.upper {
                     Bound::Unbounded => (None, false),
                     Bound::Included(key) => (Some(key.clone()), true),
@@ -327,14 +374,6 @@ impl<'p> Scan<'p> {
                 return Ok(true);
             }
         }
-    }
-}
-
-impl End<'_> {
-    /// As [`Self::finish`], with nothing left to give.
-    fn finish_empty(&mut self) {
-        self.finish();
-        self.begin = self.end;
     }
 }
 

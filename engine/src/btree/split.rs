@@ -54,11 +54,12 @@ impl Tree {
         };
         let Pair { lock, latch, slot } = pair;
         let leaf = Leaf::new(latch.page());
-        if !leaf.covers(pending.key) {
-            return Err(self.not_covered(latch.page_id(), pending.key));
-        }
         // The leaf was released since it was found full, so everything is looked at again.
-        let Prospect::Full(found) = pending.prospect(leaf) else { return Ok(Split::Again) };
+        let found = match pending.prospect(leaf) {
+            Prospect::Full(found) => found,
+            Prospect::Misplaced => return Err(self.not_covered(latch.page_id(), pending.key)),
+            _ => return Ok(Split::Again),
+        };
         let parent = Inner::new(lock.page());
         let mut right = pool.new_page(reserve, PageKind::Leaf, 0, self.table);
         let mut left = latch.new_version(reserve);

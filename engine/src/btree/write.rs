@@ -85,12 +85,18 @@ pub(super) enum Prospect {
     Replaces(OverflowRef),
     /// A delete of what is not there.
     NotFound,
+    /// The leaf is not responsible for the key at all.
+    Misplaced,
 }
 
 impl<'p> Pending<'_, '_, 'p> {
-    /// What the change needs in `leaf`, which is responsible for its key and latched.
+    /// What the change needs in `leaf`, which was reached for its key and is latched.
     pub(super) fn prospect(&mut self, leaf: Leaf<'_>) -> Prospect {
         let found = leaf.search(self.key);
+        // As in a get: the fences are looked at only when the key is not there.
+        if found.is_err() && !leaf.covers(self.key) {
+            return Prospect::Misplaced;
+        }
         match found.map(|at| leaf.value(at)) {
             Ok(CellValue::Overflow(value)) => {
                 if self.old.as_ref().is_none_or(|old| old.reference != value) {
@@ -223,10 +229,8 @@ impl Tree {
                 }
             };
             let leaf = Leaf::new(latch.page());
-            if !leaf.covers(key) {
-                return Err(self.not_covered(latch.page_id(), key));
-            }
             match pending.prospect(leaf) {
+                Prospect::Misplaced => return Err(self.not_covered(latch.page_id(), key)),
                 Prospect::NotFound => return Ok(Outcome::NotFound),
                 Prospect::Replaces(reference) => {
                     let ticket = pool.ticket();
@@ -242,7 +246,8 @@ impl Tree {
                     }
                 }
                 Prospect::Fits(found) => {
-                    let was_sparse = leaf_is_sparse(leaf);
+                    let deletes = matches!(pending.write, Write::Delete);
+                    let was_sparse = deletes && leaf_is_sparse(leaf);
                     let operation = pool.announce();
                     let Stamp::Lsn(lsn) = (pending.stamp)() else { return Ok(Outcome::Busy) };
                     pending.publish(&operation);
@@ -250,14 +255,13 @@ impl Tree {
                     apply_in_place(&mut page, key, found, pending.write);
                     raise_max_lsn(&mut page, lsn);
                     let leaf = Leaf::new(&page);
-                    let (sparse, count) = (leaf_is_sparse(leaf), leaf.count());
+                    let (sparse, count) = (deletes && leaf_is_sparse(leaf), leaf.count());
                     page.finish();
                     pending.free_old(pool, &operation);
                     drop(operation);
                     // Looked into when the leaf becomes sparse, and then now and again: its neighbours may be full now and
                     // sparse later.
-                    let deleted = matches!(pending.write, Write::Delete);
-                    if deleted && sparse && (!was_sparse || count % 16 == 0) {
+                    if sparse && (!was_sparse || count % 16 == 0) {
                         self.merge_around(pool, reserve, key);
                     }
                     return Ok(Outcome::Applied { lsn, existed: found.is_ok() });

@@ -4,6 +4,7 @@ mod basic;
 mod concurrent;
 mod crash;
 mod faults;
+mod format;
 mod handles;
 
 use std::path::Path;

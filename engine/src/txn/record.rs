@@ -5,14 +5,9 @@
 //! nothing, which is what lets replay begin at any position at or before the oldest commit that may be
 //! missing.
 //!
-//! | kind | name | payload |
-//! |---|---|---|
-//! | 1 | writes | time u64, then writes to the end: a whole commit |
-//! | 2 | fragment | transaction u64, then a piece of the byte string of its writes, cut anywhere |
-//! | 3 | commit | transaction u64, fragments u32, bytes u64, time u64: commits the fragments |
-//! | 4 | create table | time u64, table u32, name to the end |
-//! | 5 | drop table | time u64, table u32 |
-//! | 6 | rename table | time u64, table u32, new name to the end |
+//! A commit is one *writes* record, or *fragments* of the byte string of its writes, cut anywhere, and a *commit*
+//! record that makes them count. Making, dropping and renaming a table are records of their own. FORMAT.md has the
+//! tables.
 //!
 //! A *time* is the wall clock in milliseconds since 1970. A *transaction* is the LSN of its first fragment;
 //! the first fragment itself carries 0 there, because its LSN is not known before it is appended. The commit

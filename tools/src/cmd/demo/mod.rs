@@ -126,7 +126,7 @@ fn caches(db: &Database, io: &IoReport, report: &mut Report) -> Result<(), Failu
         say(data)
     ))?;
     report.line(format_args!(
-        "redo log:  {} written, {} of its segments cached (they are filled with zeros in advance)",
+        "redo log:  {} written, {} of its segments cached",
         size(stats.wal.written_bytes),
         say(stats.wal.cached_bytes)
     ))?;
