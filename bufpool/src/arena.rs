@@ -105,7 +105,8 @@ pub(crate) struct Arena {
 impl Arena {
     pub(crate) fn new(frames: usize, page_size: usize, huge: bool) -> Result<Self> {
         let bytes = frames * page_size;
-        let mapping = Mapping::new(bytes, huge).map_err(|error| PoolError::Memory { bytes: bytes as u64, error })?;
+        let mapping =
+            Mapping::new(bytes, huge).map_err(|error| PoolError::Memory { bytes: bytes as u64, error })?;
         Ok(Self { mapping, page_size, frames })
     }
 

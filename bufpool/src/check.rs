@@ -43,7 +43,11 @@ impl Pool {
         };
         claim(0, DATA_START_UNIT, "superblocks".into());
         for block in space.stable.blocks() {
-            claim(block.entry.unit(), block.entry.units(), format!("map block {} of level {}", block.number, block.level));
+            claim(
+                block.entry.unit(),
+                block.entry.units(),
+                format!("map block {} of level {}", block.number, block.level),
+            );
         }
         for (page, entry) in space.stable.iter() {
             claim(entry.unit(), entry.units(), page.to_string());
@@ -53,7 +57,9 @@ impl Pool {
         }
         for unit in 0..space.units.total() {
             match (space.units.is_used(unit), seen.is_used(unit)) {
-                (true, false) => problems.push(format!("unit {unit} is in use but nothing names it (leaked)")),
+                (true, false) => {
+                    problems.push(format!("unit {unit} is in use but nothing names it (leaked)"))
+                }
                 (false, true) => problems.push(format!("unit {unit} is named but counts as free")),
                 _ => {}
             }

@@ -47,7 +47,9 @@ pub enum PoolError {
         supported: u16,
     },
     /// Every frame is pinned or needed.
-    #[error("buffer pool exhausted: none of its {frames} frames can be freed ({pinned} are pinned); drop values and iterators that are still held, or open with a larger pool")]
+    #[error(
+        "buffer pool exhausted: none of its {frames} frames can be freed ({pinned} are pinned); drop values and iterators that are still held, or open with a larger pool"
+    )]
     Exhausted {
         /// Frames of the pool.
         frames: usize,
@@ -55,7 +57,9 @@ pub enum PoolError {
         pinned: usize,
     },
     /// The pool is smaller than the store can work with.
-    #[error("a pool of {given} bytes is too small: {min} bytes are the least with pages of {page_size} bytes")]
+    #[error(
+        "a pool of {given} bytes is too small: {min} bytes are the least with pages of {page_size} bytes"
+    )]
     TooSmall {
         /// Bytes given.
         given: u64,

@@ -177,7 +177,8 @@ pub fn max_lsn(page: &[u8]) -> u64 {
 /// Raises the page's max LSN to `lsn`.
 #[inline]
 pub fn raise_max_lsn(page: &mut [u8], lsn: u64) {
-    let (stored, _) = U64::mut_from_prefix(&mut page[MAX_LSN_AT..]).expect("a page is longer than its envelope");
+    let (stored, _) =
+        U64::mut_from_prefix(&mut page[MAX_LSN_AT..]).expect("a page is longer than its envelope");
     if lsn > stored.get() {
         stored.set(lsn);
     }

@@ -88,8 +88,8 @@ pub use {
     free::Ticket,
     guard::{Guard, PagePin, PageState, Word},
     pool::{
-        Access, Background, FRAMES_MIN, FormatParams, PAGE_SIZE_MAX, PAGE_SIZE_MIN, PolicyKind, Pool, PoolConfig,
-        PoolStats, VerifyPage,
+        Access, Background, FRAMES_MIN, FormatParams, PAGE_SIZE_MAX, PAGE_SIZE_MIN, PolicyKind, Pool,
+        PoolConfig, PoolStats, VerifyPage,
     },
     reserve::Reserve,
     superblock::Superblock,

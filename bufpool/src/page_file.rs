@@ -71,7 +71,9 @@ impl fmt::Display for Finding {
                 write!(f, "checksum ends with {image:#06x}, the page map has {map:#06x}: a write was lost")
             }
             Self::PageId { expected, found } => write!(f, "the image is of {found}, {expected} expected"),
-            Self::Version { found } => write!(f, "format version {found}, this program reads {FORMAT_VERSION}"),
+            Self::Version { found } => {
+                write!(f, "format version {found}, this program reads {FORMAT_VERSION}")
+            }
             Self::Kind { found } => write!(f, "kind {found} is no kind of page"),
         }
     }
@@ -110,7 +112,11 @@ fn findings(page: PageId, entry: Entry, bytes: &[u8]) -> Vec<Finding> {
     let computed = crc32c(0, &bytes[CHECKSUM_BYTES..]);
     if header.checksum != computed {
         let zeroed = bytes.iter().all(|&byte| byte == 0);
-        found.push(if zeroed { Finding::Zeroed } else { Finding::Checksum { stored: header.checksum, computed } });
+        found.push(if zeroed {
+            Finding::Zeroed
+        } else {
+            Finding::Checksum { stored: header.checksum, computed }
+        });
     }
     // Judged by the computed checksum, so that a flipped bit in the stored one is not taken for a lost write too.
     if computed as u16 != entry.check() {
@@ -203,7 +209,8 @@ impl PageFile {
         let superblock = slots.best(path)?;
         let mut units = Units::new(file.len()? / UNIT as u64);
         let mut problems = Vec::new();
-        let stable = map::load_lenient(&*file, &superblock, &mut units, &mut |problem| problems.push(problem))?;
+        let stable =
+            map::load_lenient(&*file, &superblock, &mut units, &mut |problem| problems.push(problem))?;
         Ok(Self { file, path: path.to_path_buf(), slots, superblock, stable, units, problems })
     }
 
@@ -305,7 +312,8 @@ impl PageFile {
         let reserved = Run { start: 0, units: DATA_START_UNIT, owner: Owner::Superblock };
         let pages = self.entries().map(|(page, entry)| (entry, Owner::Page(page)));
         let blocks = self.stable.blocks();
-        let blocks = blocks.map(|block| (block.entry, Owner::Map { level: block.level, number: block.number }));
+        let blocks =
+            blocks.map(|block| (block.entry, Owner::Map { level: block.level, number: block.number }));
         let runs = pages.chain(blocks).map(|(entry, owner)| {
             let (start, units) = entry.run();
             Run { start, units, owner }

@@ -157,7 +157,9 @@ impl fmt::Display for SlotFault {
             Self::Checksum { stored, computed } => {
                 write!(f, "checksum {stored:#010x} is stored, {computed:#010x} was computed")
             }
-            Self::Version { found } => write!(f, "format version {found}, this program reads {FORMAT_VERSION}"),
+            Self::Version { found } => {
+                write!(f, "format version {found}, this program reads {FORMAT_VERSION}")
+            }
             Self::Field { detail } => f.write_str(detail),
         }
     }
@@ -237,7 +239,8 @@ impl Superblock {
         }
         let Root { entry, height } = superblock.map_root;
         let page_units = (page_size / UNIT) as u64;
-        if !entry.is_free() && (entry.units() != page_units || entry.unit() < DATA_START_UNIT || height == 0) {
+        if !entry.is_free() && (entry.units() != page_units || entry.unit() < DATA_START_UNIT || height == 0)
+        {
             return Err(wrong(format!("map root {entry:?} of height {height}")));
         }
         if slot.pad != 0 || slot.reserved.iter().any(|&byte| byte != 0) {
@@ -301,7 +304,8 @@ impl Slots {
     pub fn best(&self, file: &Path) -> Result<Superblock> {
         match &self.slots {
             [Ok(first), Ok(second)] => {
-                let detail = if first.database_id != second.database_id || first.page_size != second.page_size {
+                let detail = if first.database_id != second.database_id || first.page_size != second.page_size
+                {
                     "the superblocks belong to different databases"
                 } else if first.newness() == second.newness() && first != second {
                     "the superblocks differ, though of the same checkpoint and opening"
@@ -344,7 +348,13 @@ impl Slots {
 }
 
 fn corrupt(file: &Path, detail: String) -> PoolError {
-    PoolError::Corrupt { file: file.to_path_buf(), offset: SLOT_OFFSETS[0], page: None, what: "superblock", detail }
+    PoolError::Corrupt {
+        file: file.to_path_buf(),
+        offset: SLOT_OFFSETS[0],
+        page: None,
+        what: "superblock",
+        detail,
+    }
 }
 
 fn neither(file: &Path, first: &SlotFault, second: &SlotFault) -> PoolError {
@@ -464,7 +474,10 @@ mod tests {
         let checksum = crc32c(0, &other[..CHECKED_BYTES]);
         other[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
         file.write_at(other.as_aligned(), SLOT_OFFSETS[1]).unwrap();
-        assert!(matches!(best(&file), PoolError::UnsupportedVersion { found: 9, supported: FORMAT_VERSION, .. }));
+        assert!(matches!(
+            best(&file),
+            PoolError::UnsupportedVersion { found: 9, supported: FORMAT_VERSION, .. }
+        ));
 
         sample().write_slot(&*file, 0).unwrap();
         let stranger = Superblock { database_id: [0; 16], checkpoint: 99, ..sample() };

@@ -393,7 +393,10 @@ mod tests {
         units.mark_used(10, 10).unwrap();
         assert_eq!(units.mark_used(5, 6), Err(UnitsError::AlreadyUsed { unit: 10 }));
         assert_eq!(units.free(15, 6), Err(UnitsError::NotUsed { unit: 20 }));
-        assert_eq!(units.free(u64::MAX, 2), Err(UnitsError::OutOfBounds { start: u64::MAX, units: 2, total: 100 }));
+        assert_eq!(
+            units.free(u64::MAX, 2),
+            Err(UnitsError::OutOfBounds { start: u64::MAX, units: 2, total: 100 })
+        );
         assert_eq!(units.mark_used(99, 2), Err(UnitsError::OutOfBounds { start: 99, units: 2, total: 100 }));
         assert_eq!(units.shrink(19), Err(UnitsError::AlreadyUsed { unit: 19 }));
         assert_eq!(units.free_units(), 90);

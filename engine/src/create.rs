@@ -61,7 +61,9 @@ pub(crate) fn make_directory(disk: &dyn Disk, dir: &Path) -> Result<()> {
 fn is_denied(error: &bedstone_io::IoError) -> bool {
     matches!(
         error.source.kind(),
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::InvalidInput
+        std::io::ErrorKind::PermissionDenied
+            | std::io::ErrorKind::ReadOnlyFilesystem
+            | std::io::ErrorKind::InvalidInput
     )
 }
 

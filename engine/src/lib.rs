@@ -32,6 +32,8 @@ mod check;
 mod checkpoint;
 mod create;
 mod db;
+#[cfg(any(doc, doctest))]
+pub mod documentation;
 mod error;
 pub mod inspect;
 mod options;

@@ -157,22 +157,26 @@ impl<'t> Range<'t> {
     pub fn for_each_ref(&mut self, mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         self.check()?;
         loop {
-            let long = match self.scan.next() {
-                Ok(None) => {
+            let (mut go_on, mut long) = (true, None);
+            let ended = self.scan.for_each(|key, value| match value {
+                CellValue::Inline(value) => {
+                    go_on = f(key, value);
+                    go_on
+                }
+                CellValue::Overflow(value) => {
+                    long = Some(value);
+                    false
+                }
+            });
+            match ended {
+                Err(e) => return Err(self.fail(e)),
+                Ok(true) => {
                     self.over = true;
                     return Ok(());
                 }
-                Ok(Some(entry)) => match entry.value {
-                    CellValue::Inline(value) => {
-                        if f(entry.key, value) {
-                            continue;
-                        }
-                        return Ok(());
-                    }
-                    CellValue::Overflow(long) => long,
-                },
-                Err(e) => return Err(self.fail(e)),
-            };
+                Ok(false) => {}
+            }
+            let (true, Some(long)) = (go_on, long) else { return Ok(()) };
             self.long = self.read_long(Side::Front, long)?;
             if !f(self.scan.front_key(), &self.long) {
                 return Ok(());

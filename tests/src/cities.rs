@@ -36,7 +36,12 @@ fn key(record: u64) -> [u8; 8] {
 ///
 /// # Errors
 /// Whatever the database or the file answers.
-pub fn load(dir: &Path, file: &Path, from: u64, report: &mut dyn Write) -> Result<u64, Box<dyn std::error::Error>> {
+pub fn load(
+    dir: &Path,
+    file: &Path,
+    from: u64,
+    report: &mut dyn Write,
+) -> Result<u64, Box<dyn std::error::Error>> {
     let db = Database::open_or_create(dir)?;
     let table = db.table(TABLE)?;
     let lines = BufReader::new(std::fs::File::open(file)?).split(b'\n');
@@ -64,10 +69,16 @@ pub fn load(dir: &Path, file: &Path, from: u64, report: &mut dyn Write) -> Resul
 ///
 /// # Panics
 /// If the promise was broken.
-pub fn run(loader: &dyn Fn() -> Command, dir: &Path, file: &Path, kills: u32) -> Result<Outcome, Box<dyn std::error::Error>> {
+pub fn run(
+    loader: &dyn Fn() -> Command,
+    dir: &Path,
+    file: &Path,
+    kills: u32,
+) -> Result<Outcome, Box<dyn std::error::Error>> {
     let mut lines = Vec::new();
     std::fs::File::open(file)?.read_to_end(&mut lines)?;
-    let lines: Vec<&[u8]> = lines.strip_suffix(b"\n").unwrap_or(&lines).split(|&byte| byte == b'\n').collect();
+    let lines: Vec<&[u8]> =
+        lines.strip_suffix(b"\n").unwrap_or(&lines).split(|&byte| byte == b'\n').collect();
     let batches = lines.len() as u64 / BATCH;
     let (mut acknowledged, mut extra, mut from) = (0, 0, 0);
     for kill in 0..kills {

@@ -72,7 +72,12 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
     Ok(report)
 }
 
-fn reopen(place: &Path, plan: &Plan, promised: &BTreeMap<u64, u64>, report: &mut Report) -> Result<Vec<u64>, String> {
+fn reopen(
+    place: &Path,
+    plan: &Plan,
+    promised: &BTreeMap<u64, u64>,
+    report: &mut Report,
+) -> Result<Vec<u64>, String> {
     let db = worker::builder(plan.seed)
         .open_or_create(place)
         .map_err(|error| format!("opening after the kill: {error} ({error:?})"))?;

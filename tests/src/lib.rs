@@ -7,8 +7,8 @@
 #![forbid(unsafe_code)]
 
 pub mod cities;
-pub mod larger;
 pub mod kill;
+pub mod larger;
 pub mod model;
 pub mod ops;
 pub mod oracle;

@@ -111,8 +111,7 @@ impl Generator {
 
     fn new_phase(&mut self, rng: &mut Rng) {
         //                  put rdr del batch rng-del get mget rng pfx ends hold walk cre drop ren ckpt sync step reop ref
-        const USUAL: [u64; KINDS] =
-            [30, 2, 12, 10, 3, 8, 4, 6, 2, 2, 3, 3, 1, 1, 1, 3, 2, 4, 2, 1];
+        const USUAL: [u64; KINDS] = [30, 2, 12, 10, 3, 8, 4, 6, 2, 2, 3, 3, 1, 1, 1, 3, 2, 4, 2, 1];
         self.weights = USUAL;
         for weight in &mut self.weights {
             match rng.below(5) {
@@ -275,7 +274,8 @@ impl Op {
             Op::Delete(t, k, d) => format!("delete {} {}, {d:?}", TABLES[*t], show(k)),
             Op::Batch(writes, d) => {
                 let puts = writes.iter().filter(|w| w.2.is_some()).count();
-                let bytes: usize = writes.iter().map(|w| w.1.len() + w.2.as_ref().map_or(0, |v| v.len())).sum();
+                let bytes: usize =
+                    writes.iter().map(|w| w.1.len() + w.2.as_ref().map_or(0, |v| v.len())).sum();
                 format!("batch of {puts} puts, {} deletes, {bytes} bytes, {d:?}", writes.len() - puts)
             }
             Op::Get(t, k) => format!("get {} {}", TABLES[*t], show(k)),
@@ -287,7 +287,12 @@ impl Op {
             Op::Prefix(t, p, walk) => format!("prefix {} {} {walk:?}", TABLES[*t], show(p)),
             Op::Hold(t, keys, inner) => format!("hold {} {} keys [{}]", TABLES[*t], keys.len(), list(inner)),
             Op::WalkDuring(t, back, inner) => {
-                format!("walk {} {} [{}]", TABLES[*t], if *back { "backward" } else { "forward" }, list(inner))
+                format!(
+                    "walk {} {} [{}]",
+                    TABLES[*t],
+                    if *back { "backward" } else { "forward" },
+                    list(inner)
+                )
             }
             Op::Create(t) => format!("create {}", TABLES[*t]),
             Op::Drop(t) => format!("drop {}", TABLES[*t]),

@@ -118,7 +118,10 @@ pub fn run(seed: u64, operations: usize, trace: bool) -> Result<Report, String> 
         }
         Err(Stop::Broken(what)) => {
             let did = run.did.iter().map(|op| format!("    {op}\n")).collect::<String>();
-            Err(format!("{what}\n  options: {:?}\n  operation {}, the last ones:\n{did}", run.config, run.report.operations))
+            Err(format!(
+                "{what}\n  options: {:?}\n  operation {}, the last ones:\n{did}",
+                run.config, run.report.operations
+            ))
         }
         Err(Stop::Power) => Err("the power went and nobody noticed".into()),
     }
@@ -331,10 +334,16 @@ impl Run {
                 let first = self.read("first", table.first())?;
                 let last = self.read("last", table.last())?;
                 let map = self.oracle.now().table(&table.name());
-                for (got, want, which) in [(first, map.first_key_value(), "first"), (last, map.last_key_value(), "last")] {
+                for (got, want, which) in
+                    [(first, map.first_key_value(), "first"), (last, map.last_key_value(), "last")]
+                {
                     let got = got.as_ref().map(|entry| (entry.key(), &entry.value()[..]));
                     if got != want.map(|(key, value)| (&key[..], &value[..])) {
-                        return broken(format!("{which} gave {:?} instead of {:?}", got.map(|e| show(e.0)), want.map(|e| show(e.0))));
+                        return broken(format!(
+                            "{which} gave {:?} instead of {:?}",
+                            got.map(|e| show(e.0)),
+                            want.map(|e| show(e.0))
+                        ));
                     }
                 }
                 Ok(())
@@ -506,7 +515,9 @@ impl Run {
                     let mut turns = Rng::new(turns);
                     loop {
                         let front = turns.chance(1, 2);
-                        let Some(entry) = (if front { range.next() } else { range.next_back() }) else { break };
+                        let Some(entry) = (if front { range.next() } else { range.next_back() }) else {
+                            break;
+                        };
                         let entry = entry?;
                         let side = if front { &mut got } else { &mut back };
                         side.push((entry.key().to_vec(), entry.value().to_vec()));
@@ -535,11 +546,19 @@ impl Run {
         }
         got.extend(back.into_iter().rev());
         if got.len() != expected.len() {
-            return broken(format!("a range ({walk:?}) gave {} entries instead of {}", got.len(), expected.len()));
+            return broken(format!(
+                "a range ({walk:?}) gave {} entries instead of {}",
+                got.len(),
+                expected.len()
+            ));
         }
         for ((key, value), (want_key, want)) in got.iter().zip(expected) {
             if key != *want_key || value[..] != want[..] {
-                return broken(format!("a range ({walk:?}) gave {} instead of {}", show(key), show(want_key)));
+                return broken(format!(
+                    "a range ({walk:?}) gave {} instead of {}",
+                    show(key),
+                    show(want_key)
+                ));
             }
         }
         Ok(())

@@ -38,7 +38,14 @@ pub fn is_typed(error: &Error) -> bool {
 impl Scenario {
     /// A scenario before its beginning.
     pub fn new(config: Config) -> Self {
-        Self { config, oracle: Oracle::default(), errors: Vec::new(), wrong: Vec::new(), unknown: false, medium_failed: false }
+        Self {
+            config,
+            oracle: Oracle::default(),
+            errors: Vec::new(),
+            wrong: Vec::new(),
+            unknown: false,
+            medium_failed: false,
+        }
     }
 
     /// Opens or creates the store and runs the whole scenario: `part` 0 makes tables and data of every kind, part 1
@@ -96,7 +103,13 @@ impl Scenario {
     }
 
     /// Takes the answer to a commit into account.
-    fn commit<T>(&mut self, what: &str, commit: Vec<Change>, durability: Durability, answer: Result<T, Error>) -> Option<T> {
+    fn commit<T>(
+        &mut self,
+        what: &str,
+        commit: Vec<Change>,
+        durability: Durability,
+        answer: Result<T, Error>,
+    ) -> Option<T> {
         match answer {
             Ok(value) => {
                 if self.unknown {
@@ -152,7 +165,12 @@ impl Scenario {
             return;
         }
         let answer = handle.delete(key);
-        self.commit("delete", vec![Change::Delete { table: table.into(), key: key.into() }], Durability::Sync, answer);
+        self.commit(
+            "delete",
+            vec![Change::Delete { table: table.into(), key: key.into() }],
+            Durability::Sync,
+            answer,
+        );
     }
 
     fn checkpoint(&mut self, db: &Database) {
@@ -251,10 +269,13 @@ impl Scenario {
             .builder(disk)
             .open_or_create(DIR)
             .map_err(|error| context(format!("opening afterwards failed: {error} ({error:?})")))?;
-        let found = view::dump(&db).map_err(|error| context(format!("reading all afterwards failed: {error}")))?;
+        let found =
+            view::dump(&db).map_err(|error| context(format!("reading all afterwards failed: {error}")))?;
         let errors = &self.errors;
         let ending = self.ending(ending);
-        self.oracle.settle(found.clone(), ending).map_err(|what| format!("{what} (errors before: {errors:?})"))?;
+        self.oracle
+            .settle(found.clone(), ending)
+            .map_err(|what| format!("{what} (errors before: {errors:?})"))?;
         view::compare(&db, &found, &mut Rng::new(1))?;
         check_clean(&db)?;
         let table = db.table("afterwards").map_err(|error| error.to_string())?;

@@ -21,8 +21,12 @@ pub const PAGE_SIZES: [usize; 5] = [4096, 8192, 16384, 32768, 65536];
 /// If a pool of one byte is not refused in the way it should be.
 pub fn smallest_pool(page_size: usize) -> usize {
     let disk = SimDisk::new(1);
-    let refused =
-        Database::builder().disk(disk).background(Background::Manual).page_size(page_size).pool_bytes(1).create(DIR);
+    let refused = Database::builder()
+        .disk(disk)
+        .background(Background::Manual)
+        .page_size(page_size)
+        .pool_bytes(1)
+        .create(DIR);
     match refused {
         Err(Error::PoolTooSmall { given: 1, min }) => min,
         other => panic!("a pool of one byte should be too small, and the answer was {other:?}"),

@@ -47,9 +47,15 @@ pub struct Shape {
 impl Shape {
     /// Draws a shape for a database with these limits.
     pub fn draw(rng: &mut Rng, limits: Limits, page_size: usize) -> Self {
-        let keys =
-            *rng.pick(&[KeyShape::Number, KeyShape::Decimal, KeyShape::Path, KeyShape::Random, KeyShape::Long]);
-        let values = *rng.pick(&[ValueShape::Small, ValueShape::Small, ValueShape::Inline, ValueShape::Mixed]);
+        let keys = *rng.pick(&[
+            KeyShape::Number,
+            KeyShape::Decimal,
+            KeyShape::Path,
+            KeyShape::Random,
+            KeyShape::Long,
+        ]);
+        let values =
+            *rng.pick(&[ValueShape::Small, ValueShape::Small, ValueShape::Inline, ValueShape::Mixed]);
         let universe = *rng.pick(&[30, 200, 1000, 5000]);
         Self { keys, values, universe, salt: rng.next(), limits, page_size, next_ascending: 0 }
     }
@@ -81,9 +87,15 @@ impl Shape {
             KeyShape::Path => {
                 let mut key = String::new();
                 for level in 0..1 + random % 5 {
-                    key.push_str(["eu/", "europe/", "e", "asia/x/", "ab"][(random >> (8 * level)) as usize % 5]);
+                    key.push_str(
+                        ["eu/", "europe/", "e", "asia/x/", "ab"][(random >> (8 * level)) as usize % 5],
+                    );
                 }
-                if random.is_multiple_of(3) { key.into_bytes() } else { format!("{key}{number}").into_bytes() }
+                if random.is_multiple_of(3) {
+                    key.into_bytes()
+                } else {
+                    format!("{key}{number}").into_bytes()
+                }
             }
             KeyShape::Random => Rng::new(random).bytes((random % 41) as usize),
             KeyShape::Long => {

@@ -93,7 +93,8 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
 fn run_in(plan: &Plan, place: &Path) -> Result<Report, String> {
     let text = |error: Error| format!("{error} ({error:?})");
     // Each thread may hold a few pages at once.
-    let pool_bytes = smallest_pool(plan.page_size).max((plan.writers + plan.readers) as usize * 24 * plan.page_size);
+    let pool_bytes =
+        smallest_pool(plan.page_size).max((plan.writers + plan.readers) as usize * 24 * plan.page_size);
     let builder = || {
         real_builder()
             .page_size(plan.page_size)
@@ -112,8 +113,12 @@ fn run_in(plan: &Plan, place: &Path) -> Result<Report, String> {
     let shared = Shared { db: &db, tables: &tables, plan, stop: &stop, report: &report };
     let (held, failures) = std::thread::scope(|scope| {
         let shared = &shared;
-        let writers: Vec<_> = (0..plan.writers).map(|writer| scope.spawn(move || stopping(shared, || shared.write(writer)))).collect();
-        let readers: Vec<_> = (0..plan.readers).map(|reader| scope.spawn(move || stopping(shared, || shared.read(reader)))).collect();
+        let writers: Vec<_> = (0..plan.writers)
+            .map(|writer| scope.spawn(move || stopping(shared, || shared.write(writer))))
+            .collect();
+        let readers: Vec<_> = (0..plan.readers)
+            .map(|reader| scope.spawn(move || stopping(shared, || shared.read(reader))))
+            .collect();
         // The wait is the length of the test, and ends early if a thread fails.
         let mut left = plan.time;
         while !left.is_zero() && !stop.load(Ordering::Relaxed) {
@@ -214,7 +219,12 @@ impl Shared<'_> {
             version += 1;
             let at = rng.index(TABLES as usize);
             let (table, key) = (&self.tables[at], key_of(writer, rng.below(KEYS)));
-            let durability = *rng.pick(&[Durability::Relaxed, Durability::Relaxed, Durability::Buffered, Durability::Sync]);
+            let durability = *rng.pick(&[
+                Durability::Relaxed,
+                Durability::Relaxed,
+                Durability::Buffered,
+                Durability::Sync,
+            ]);
             match rng.below(10) {
                 0..=4 => {
                     let value = value_of(&key, version);
@@ -313,24 +323,39 @@ impl Shared<'_> {
                 2 => {
                     let (low, high) = (key(), key());
                     let (low, high) = if low <= high { (low, high) } else { (high, low) };
-                    let Some(mut range) = self.tolerate("range", table.range(&low[..]..&high[..]))? else { continue };
+                    let Some(mut range) = self.tolerate("range", table.range(&low[..]..&high[..]))? else {
+                        continue;
+                    };
                     let mut last: Option<Vec<u8>> = None;
                     while let Some(Some((key, value))) = self.tolerate("next_ref", range.next_ref())? {
                         note(key, value)?;
-                        if last.as_deref().is_some_and(|last| last >= key) || key < &low[..] || key >= &high[..] {
-                            return Err(format!("a range gave {} after {:?}", show(key), last.as_deref().map(show)));
+                        if last.as_deref().is_some_and(|last| last >= key)
+                            || key < &low[..]
+                            || key >= &high[..]
+                        {
+                            return Err(format!(
+                                "a range gave {} after {:?}",
+                                show(key),
+                                last.as_deref().map(show)
+                            ));
                         }
                         last = Some(key.to_vec());
                     }
                 }
                 _ => {
-                    let Some(range) = self.tolerate("prefix", table.prefix(b"some shared part/0"))? else { continue };
+                    let Some(range) = self.tolerate("prefix", table.prefix(b"some shared part/0"))? else {
+                        continue;
+                    };
                     let mut last: Option<Vec<u8>> = None;
                     for entry in range.rev() {
                         let Some(entry) = self.tolerate("an iterator", entry)? else { break };
                         note(entry.key(), entry.value())?;
                         if last.as_deref().is_some_and(|last| last <= entry.key()) {
-                            return Err(format!("a backward range gave {} after {:?}", show(entry.key()), last.as_deref().map(show)));
+                            return Err(format!(
+                                "a backward range gave {} after {:?}",
+                                show(entry.key()),
+                                last.as_deref().map(show)
+                            ));
                         }
                         last = Some(entry.key().to_vec());
                         if !self.running() {

@@ -95,7 +95,11 @@ fn compare_gets(table: &Table, map: &Map, rng: &mut Rng) -> std::result::Result<
         let values = table.multi_get(group).map_err(fail)?;
         for (key, got) in group.iter().zip(&values) {
             if got.as_deref() != map.get(key).map(|value| &value[..]) {
-                return Err(format!("{name:?}: multi_get of {} gave {:?}", show(key), got.as_deref().map(show)));
+                return Err(format!(
+                    "{name:?}: multi_get of {} gave {:?}",
+                    show(key),
+                    got.as_deref().map(show)
+                ));
             }
         }
     }

@@ -141,7 +141,11 @@ fn write_on(
         let mut numbers = Vec::new();
         for other in 0..seen.len() as u64 {
             let value = counters.get(counter_key(other))?;
-            let number = if other == thread { number } else { value.map_or(0, |value| number_at(&value, other as usize)) };
+            let number = if other == thread {
+                number
+            } else {
+                value.map_or(0, |value| number_at(&value, other as usize))
+            };
             numbers.extend_from_slice(&number.to_le_bytes());
         }
         batch.put(counters, counter_key(thread), numbers)?;
@@ -239,7 +243,12 @@ pub fn listen_and_kill(mut child: Child, enough: u64) -> Result<Heard, String> {
 ///
 /// # Errors
 /// Says which promise was broken.
-pub fn verify(db: &Database, seed: u64, threads: u64, promised: &BTreeMap<u64, u64>) -> Result<Vec<u64>, String> {
+pub fn verify(
+    db: &Database,
+    seed: u64,
+    threads: u64,
+    promised: &BTreeMap<u64, u64>,
+) -> Result<Vec<u64>, String> {
     let found = view::dump(db).map_err(|error| format!("reading all: {error}"))?;
     let counters = found.table(COUNTERS);
     let seen: Vec<Option<&Bytes>> = (0..threads).map(|thread| counters.get(&counter_key(thread))).collect();

@@ -51,7 +51,9 @@ fn the_crates_depend_on_each_other_as_the_architecture_says() {
 
 #[test]
 fn unsafe_code_is_forbidden_outside_the_pool_and_its_io() {
-    for source in ["wal/src/lib.rs", "engine/src/lib.rs", "tools/src/main.rs", "tests/src/lib.rs", "benches/src/lib.rs"] {
+    for source in
+        ["wal/src/lib.rs", "engine/src/lib.rs", "tools/src/main.rs", "tests/src/lib.rs", "benches/src/lib.rs"]
+    {
         let text = std::fs::read_to_string(root().join(source)).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{source} must forbid unsafe code");
     }

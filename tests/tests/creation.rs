@@ -2,9 +2,10 @@
 //! opened and first used. Afterwards there is either no store or one that opens, and it has everything acknowledged.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bedstone::{Durability, Error};
-use bedstone_io::sim::{CutMode, SimDisk};
+use bedstone_io::sim::{CutMode, Phase, SimDisk, TraceDisk};
 use bedstone_tests::model::{Change, Model};
 use bedstone_tests::oracle::{Ending, Oracle};
 use bedstone_tests::setup::{Config, DIR, check_clean};
@@ -44,7 +45,10 @@ fn judge(config: &Config, disk: &Arc<SimDisk>, oracle: &mut Oracle, created: boo
     let db = match config.builder(disk).open(DIR) {
         Ok(db) => db,
         Err(Error::NotFound { .. }) if !created => {
-            let db = config.builder(disk).create(DIR).unwrap_or_else(|error| panic!("{context}: creating again: {error}"));
+            let db = config
+                .builder(disk)
+                .create(DIR)
+                .unwrap_or_else(|error| panic!("{context}: creating again: {error}"));
             assert_eq!(view::dump(&db).unwrap(), Model::default(), "{context}");
             db
         }
@@ -81,7 +85,13 @@ fn a_power_cut_at_any_operation_leaves_no_store_or_one_that_opens() {
                 let (mut oracle, created) = create_and_use(&config, &disk);
                 disk.cancel_cut();
                 let disk = disk.reopen();
-                judge(&config, &disk, &mut oracle, created, &format!("cut at {n} of {count}, {mode:?}, seed {seed}"));
+                judge(
+                    &config,
+                    &disk,
+                    &mut oracle,
+                    created,
+                    &format!("cut at {n} of {count}, {mode:?}, seed {seed}"),
+                );
             }
         }
     }
@@ -119,9 +129,15 @@ fn a_store_created_over_the_remains_of_a_killed_creation_survives_a_power_cut() 
     let count = mutations(&config);
     for n in 1..=count {
         let first = SimDisk::new(n);
-        first.fail_nth(bedstone_io::sim::OpKind::Mutation, n, bedstone_io::sim::Fault::Eio, bedstone_io::sim::Repeat::Forever);
-        let (_, created) = create_and_use(&config, &first);
-        first.clear_faults();
+        // The process dies before its n-th change: its handles are dead from then on, the caches live.
+        let traced = TraceDisk::new(first.clone());
+        let (medium, seen) = (first.clone(), AtomicU64::new(0));
+        traced.on_op(move |phase, _| {
+            if phase == Phase::Before && seen.fetch_add(1, Ordering::Relaxed) + 1 == n {
+                drop(medium.reopen());
+            }
+        });
+        let created = config.builder(&first).disk(traced).create(DIR).is_ok();
         let disk = first.reopen();
         if created {
             continue;
@@ -134,8 +150,15 @@ fn a_store_created_over_the_remains_of_a_killed_creation_survives_a_power_cut() 
         disk.power_cut(CutMode::Drop);
         let disk = disk.reopen();
         drop(db);
-        let db = config.builder(&disk).open(DIR).unwrap_or_else(|error| panic!("killed at {n} of {count}, created again, power cut: {error}"));
-        assert_eq!(db.table("t").unwrap().get(b"k").unwrap().as_deref(), Some(&b"v"[..]), "killed at {n} of {count}");
+        let db = config
+            .builder(&disk)
+            .open(DIR)
+            .unwrap_or_else(|error| panic!("killed at {n} of {count}, created again, power cut: {error}"));
+        assert_eq!(
+            db.table("t").unwrap().get(b"k").unwrap().as_deref(),
+            Some(&b"v"[..]),
+            "killed at {n} of {count}"
+        );
     }
 }
 

@@ -38,11 +38,24 @@ fn operations(config: &Config, kind: OpKind) -> u64 {
     low
 }
 
-fn run_one(config: &Config, kind: OpKind, n: u64, fault: Fault, repeat: Repeat, cut: Option<CutMode>) -> Result<(), String> {
+fn run_one(
+    config: &Config,
+    kind: OpKind,
+    n: u64,
+    fault: Fault,
+    repeat: Repeat,
+    cut: Option<CutMode>,
+) -> Result<(), String> {
     let disk = SimDisk::new(n * 31 + 7);
     disk.fail_nth(kind, n, fault, repeat);
     let mut scenario = both_parts(config, &disk);
     disk.clear_faults();
+    // When the sync of a directory fails, names in it are lost to every later sync, that of a directory just made too,
+    // and nobody can make it anew without taking it away first. A creation that failed so is refused; that the next
+    // one in the same boot survives a power cut is not promised.
+    if scenario.errors.first().is_some_and(|error| error.starts_with("open: cannot sync directory")) {
+        return scenario.verify(&disk.reopen(), Ending::Killed).map(drop);
+    }
     let ending = match cut {
         Some(mode) => {
             disk.power_cut(mode);
@@ -55,7 +68,10 @@ fn run_one(config: &Config, kind: OpKind, n: u64, fault: Fault, repeat: Repeat, 
     // Whatever the opening relied on must be on the medium by now, not only in a page cache.
     let disk = disk.reopen();
     disk.power_cut(CutMode::Drop);
-    scenario.verify(&disk.reopen(), Ending::PowerCut).map_err(|what| format!("after another power cut: {what}")).map(drop)
+    scenario
+        .verify(&disk.reopen(), Ending::PowerCut)
+        .map_err(|what| format!("after another power cut: {what}"))
+        .map(drop)
 }
 
 /// Runs a fault at every operation of a kind (at every `step`-th of very many), in all four ways.
@@ -71,12 +87,13 @@ fn everywhere(kind: OpKind, fault: Fault, step: u64) {
             }
         }
     }
-    let failures = seeds::run_seeds(0..cases.len() as u64, seeds::cores(), 3, |at| {
+    let failures = seeds::run_seeds(0..cases.len() as u64, seeds::cores(), 12, |at| {
         let (n, repeat, cut) = cases[at as usize];
         run_one(&config, kind, n, fault, repeat, cut)
             .map_err(|what| format!("{fault:?} at {kind:?} {n} of {count}, {repeat:?}, then {cut:?}: {what}"))
     });
-    let text: String = failures.iter().map(|(at, what)| format!("{:?}: {what}\n", cases[*at as usize])).collect();
+    let text: String =
+        failures.iter().map(|(at, what)| format!("{:?}: {what}\n", cases[*at as usize])).collect();
     assert!(failures.is_empty(), "{text}");
 }
 
@@ -134,7 +151,12 @@ fn a_read_with_a_wrong_bit_is_noticed() {
         let disk = SimDisk::new(n);
         disk.fail_nth(OpKind::Read, n, Fault::FlippedRead, Repeat::Once);
         let scenario = both_parts(&config, &disk);
-        assert_eq!(scenario.wrong, Vec::<String>::new(), "read {n} of {count} (errors: {:?})", scenario.errors);
+        assert_eq!(
+            scenario.wrong,
+            Vec::<String>::new(),
+            "read {n} of {count} (errors: {:?})",
+            scenario.errors
+        );
     }
 }
 
@@ -168,7 +190,11 @@ fn a_failed_sync_of_the_log_ends_all_acknowledgements() {
     let db = config.builder(&disk).open(DIR).unwrap();
     let table = db.table("t").unwrap();
     assert_eq!(table.get(b"before").unwrap().as_deref(), Some(&b"1"[..]));
-    assert_eq!(table.contains(b"doubtful").unwrap(), shown, "a commit that a recovery showed was lost by the next");
+    assert_eq!(
+        table.contains(b"doubtful").unwrap(),
+        shown,
+        "a commit that a recovery showed was lost by the next"
+    );
     assert!(!table.contains(b"later").unwrap());
     check_clean(&db).unwrap();
 }
@@ -246,7 +272,10 @@ fn recovery_can_be_cut_at_any_operation_twice() {
                 life.cancel_cut();
                 life = life.reopen();
             }
-            let db = config.builder(&life).open(DIR).unwrap_or_else(|error| panic!("cuts at {first}, {second}: {error}"));
+            let db = config
+                .builder(&life)
+                .open(DIR)
+                .unwrap_or_else(|error| panic!("cuts at {first}, {second}: {error}"));
             let table = db.table("one").unwrap();
             for i in 0..40u32 {
                 let value = table.get(format!("log {i}")).unwrap();

@@ -71,7 +71,10 @@ fn names_the_place(error: &Error, file: &Path) -> Result<(), String> {
     let kind = error.is_corruption()
         || matches!(
             error,
-            Error::NotADatabase { .. } | Error::UnsupportedVersion { .. } | Error::NotFound { .. } | Error::Io(_)
+            Error::NotADatabase { .. }
+                | Error::UnsupportedVersion { .. }
+                | Error::NotFound { .. }
+                | Error::Io(_)
         );
     let text = error.to_string();
     let name = file.file_name().unwrap_or_default().to_string_lossy();
@@ -172,7 +175,8 @@ fn read_all(db: &Database, holds: &Model, file: &Path) -> Result<Outcome, String
                 let entry = if backward { scan.next_back() } else { scan.next() };
                 match (entry, expected.next()) {
                     (None, None) => break,
-                    (Some(Ok(entry)), Some((key, value))) if entry.key() == key && entry.value()[..] == value[..] => {}
+                    (Some(Ok(entry)), Some((key, value)))
+                        if entry.key() == key && entry.value()[..] == value[..] => {}
                     (Some(Err(error)), _) => {
                         failed(error)?;
                         // It must not go on past the gap.
@@ -184,7 +188,10 @@ fn read_all(db: &Database, holds: &Model, file: &Path) -> Result<Outcome, String
                     }
                     (got, want) => {
                         let got = got.map(|entry| entry.map(|entry| show(entry.key())));
-                        return Err(format!("a scan gave {got:?} instead of {:?}", want.map(|want| show(want.0))));
+                        return Err(format!(
+                            "a scan gave {got:?} instead of {:?}",
+                            want.map(|want| show(want.0))
+                        ));
                     }
                 }
             }

@@ -11,7 +11,10 @@ fn readers_and_writers_on_small_pools_see_whole_values_in_order() {
     for (seed, page_size) in [(1, 4096), (2, 16384), (3, 65536)] {
         let plan = Plan { seed, time: Duration::from_secs(3), writers: 4, readers: 4, page_size };
         let report = run(&plan).unwrap_or_else(|what| panic!("{plan:?}: {what}"));
-        assert!(report.commits.load(Ordering::Relaxed) > 0 && report.reads.load(Ordering::Relaxed) > 0, "{report:?}");
+        assert!(
+            report.commits.load(Ordering::Relaxed) > 0 && report.reads.load(Ordering::Relaxed) > 0,
+            "{report:?}"
+        );
         println!("{report:?}");
     }
 }

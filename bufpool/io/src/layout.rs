@@ -103,11 +103,15 @@ impl Layout {
         let mut end = 0;
         for field in self.fields {
             if field.offset != end {
-                return Some(format!("{}: {} is at {}, expected at {end}", self.name, field.name, field.offset));
+                return Some(format!(
+                    "{}: {} is at {}, expected at {end}",
+                    self.name, field.name, field.offset
+                ));
             }
             end += field.size;
         }
-        (end != self.size).then(|| format!("{}: the fields end at {end}, the structure at {}", self.name, self.size))
+        (end != self.size)
+            .then(|| format!("{}: the fields end at {end}, the structure at {}", self.name, self.size))
     }
 }
 
@@ -211,7 +215,8 @@ mod tests {
     #[test]
     fn rows_count_from_the_base() {
         const TAIL: &[Tail] = &[Tail::each("ids", 4), Tail::between("length", 1, 3), Tail::any("rest")];
-        let layout = Layout::new("Outer", 2, &[Field { name: "count", offset: 0, size: 2 }]).at(32).then(TAIL);
+        let layout =
+            Layout::new("Outer", 2, &[Field { name: "count", offset: 0, size: 2 }]).at(32).then(TAIL);
         let rows = layout.rows();
         let rows: Vec<Vec<&str>> = rows.iter().map(|row| row.iter().map(String::as_str).collect()).collect();
         assert_eq!(rows[0], ["32", "2", "count"]);

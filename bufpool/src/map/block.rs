@@ -103,11 +103,17 @@ pub(super) fn verify(bytes: &[u8], id: BlockId, entry: Entry, checkpoint: u64) -
     }
     let found = BlockId { level: header.level, number: header.number.get(), id_fold: header.database.get() };
     if header.kind != id.kind() || found != id {
-        return Err(format!("kind {} and {found:?} found, kind {} and {id:?} expected", header.kind, id.kind()));
+        return Err(format!(
+            "kind {} and {found:?} found, kind {} and {id:?} expected",
+            header.kind,
+            id.kind()
+        ));
     }
     let written = header.checkpoint.get();
     if written > checkpoint {
-        return Err(format!("written by checkpoint {written}, but the superblock is of checkpoint {checkpoint}"));
+        return Err(format!(
+            "written by checkpoint {written}, but the superblock is of checkpoint {checkpoint}"
+        ));
     }
     if header.reserved != U64::ZERO {
         return Err("reserved bytes are not zero".to_owned());

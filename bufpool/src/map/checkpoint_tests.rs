@@ -260,6 +260,18 @@ fn a_file_cut_short_is_noticed() {
 }
 
 #[test]
+fn the_last_page_id_has_a_place() {
+    let mut store = TestStore::new(UNIT, 256);
+    let page = PageId(u32::MAX - 1);
+    let entry = store.place(5);
+    store.checkpoint(&[(page, entry)]);
+    let (loaded, units) = reload(&store).unwrap();
+    assert_eq!((loaded.get(page), loaded.live_pages(), loaded.map_blocks()), (entry, 1, 4));
+    assert!(loaded.iter().eq([(page, entry)]));
+    assert_eq!(units.used_units(), store.units.used_units());
+}
+
+#[test]
 fn failed_reads_are_errors_of_the_medium() {
     use bedstone_io::sim::{Fault, OpKind, Repeat};
     let store = with_height(2);

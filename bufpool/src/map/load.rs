@@ -152,7 +152,11 @@ impl<'a> Loader<'a> {
         let mut ops: Vec<ReadOp<'_>> = wanted
             .iter()
             .zip(&mut bufs)
-            .map(|((_, entry), buf)| ReadOp { buf: buf.as_aligned_mut(), offset: entry.offset(), result: Ok(()) })
+            .map(|((_, entry), buf)| ReadOp {
+                buf: buf.as_aligned_mut(),
+                offset: entry.offset(),
+                result: Ok(()),
+            })
             .collect();
         self.file.read_batch(&mut ops);
         for ((number, entry), op) in wanted.into_iter().zip(ops) {

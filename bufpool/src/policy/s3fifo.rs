@@ -160,7 +160,8 @@ mod tests {
     fn victims(policy: &mut S3Fifo, want: usize, touched: &[u32]) -> Vec<u32> {
         let mut bits = touched.to_vec();
         let mut out = Vec::new();
-        let mut take = |page: PageId| bits.iter().position(|&id| id == page.0).map(|at| bits.remove(at)).is_some();
+        let mut take =
+            |page: PageId| bits.iter().position(|&id| id == page.0).map(|at| bits.remove(at)).is_some();
         policy.victims(want, &mut take, &mut out);
         out.into_iter().map(|page| page.0).collect()
     }

@@ -92,7 +92,11 @@ impl Tree {
                         // The pages may be pushed out again before they are used when the pool is small; one key at a
                         // time always gets on.
                         dense = true;
-                        if absent.is_empty() { retry.again(pool)? } else { pool.fault_many(&absent, Access::Point)? }
+                        if absent.is_empty() {
+                            retry.again(pool)?
+                        } else {
+                            pool.fault_many(&absent, Access::Point)?
+                        }
                         continue;
                     }
                 }
@@ -105,7 +109,9 @@ impl Tree {
                 let mut stamp = || Stamp::Lsn(lsn);
                 match self.write(pool, reserve, op.key, &mut op.write, &mut stamp, &mut Vec::new())? {
                     Outcome::Applied { .. } | Outcome::NotFound => at += 1,
-                    Outcome::Busy => return Err(inconsistent(self.root, "batch", "a given LSN was refused".into())),
+                    Outcome::Busy => {
+                        return Err(inconsistent(self.root, "batch", "a given LSN was refused".into()));
+                    }
                 }
             }
             if progress.sparse && at > 0 {

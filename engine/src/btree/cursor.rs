@@ -392,9 +392,13 @@ fn is_key(leaf: Leaf<'_>, at: usize, key: &[u8]) -> bool {
 fn upper_end(leaf: Leaf<'_>, upper: &Bound<Vec<u8>>) -> (usize, bool) {
     match upper {
         Bound::Unbounded => (leaf.count(), false),
-        Bound::Included(key) if leaf.upper().is_some_and(|fence| fence <= key.as_slice()) => (leaf.count(), false),
+        Bound::Included(key) if leaf.upper().is_some_and(|fence| fence <= key.as_slice()) => {
+            (leaf.count(), false)
+        }
         Bound::Included(key) => (after(leaf, key), true),
-        Bound::Excluded(key) if leaf.upper().is_some_and(|fence| fence < key.as_slice()) => (leaf.count(), false),
+        Bound::Excluded(key) if leaf.upper().is_some_and(|fence| fence < key.as_slice()) => {
+            (leaf.count(), false)
+        }
         Bound::Excluded(key) => (leaf.lower_bound(key), true),
     }
 }

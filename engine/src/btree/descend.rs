@@ -118,7 +118,9 @@ impl Tree {
             PageState::Inner => {}
             PageState::Absent => return Ok(Err(Step::Absent(self.root))),
             PageState::Free => return Err(PoolError::Free(self.root)),
-            PageState::Pinnable => return Err(inconsistent(self.root, "root", "it is not an inner node".into())),
+            PageState::Pinnable => {
+                return Err(inconsistent(self.root, "root", "it is not an inner node".into()));
+            }
         }
         Ok(Ok(guard.inner(word).map_or(1, |page| Inner::new(page).level())))
     }
@@ -129,7 +131,12 @@ impl Tree {
     /// [`PoolError::Free`] if the root itself is free (the table was dropped), [`PoolError::Corrupt`] if the nodes
     /// contradict each other.
     #[inline(always)]
-    pub(super) fn descend<'g>(&self, guard: &'g Guard<'_>, target: Target<'_>, level: u8) -> Result<Step<'g>> {
+    pub(super) fn descend<'g>(
+        &self,
+        guard: &'g Guard<'_>,
+        target: Target<'_>,
+        level: u8,
+    ) -> Result<Step<'g>> {
         let mut page = self.root;
         let mut word = guard.word(page);
         let Some(mut bytes) = guard.inner(word) else { return self.rootless(word) };
@@ -145,7 +152,14 @@ impl Tree {
             let child_word = guard.word(child);
             guard.prefetch(child_word);
             point();
-            let place = Place { parent: page, parent_word: word, parent_page: bytes, slot, page: child, word: child_word };
+            let place = Place {
+                parent: page,
+                parent_word: word,
+                parent_page: bytes,
+                slot,
+                page: child,
+                word: child_word,
+            };
             at -= 1;
             let state = child_word.state();
             if at == level {
@@ -205,7 +219,11 @@ impl Tree {
     #[cold]
     pub(super) fn not_covered(&self, page: PageId, key: &[u8]) -> PoolError {
         let shown = key.get(..32).unwrap_or(key);
-        inconsistent(page, "leaf", format!("the fences of the leaf do not cover the key {shown:02x?}.. that its parent sends there"))
+        inconsistent(
+            page,
+            "leaf",
+            format!("the fences of the leaf do not cover the key {shown:02x?}.. that its parent sends there"),
+        )
     }
 }
 
@@ -279,7 +297,11 @@ impl Retry {
                     && guard.word(place.page).state() == PageState::Free
                 {
                     let parent = place.parent;
-                    return Err(inconsistent(place.page, "tree", format!("{parent} refers to a page that is free")));
+                    return Err(inconsistent(
+                        place.page,
+                        "tree",
+                        format!("{parent} refers to a page that is free"),
+                    ));
                 }
                 Ok(Obstacle::Busy)
             }

@@ -127,7 +127,8 @@ impl Tree {
             leaves.push(latch);
         }
         // Still the node that the leaves were taken from.
-        let unchanged = nodes.last().is_some_and(|lock| lock.page_id() == place.parent) && place.parent_unchanged(guard);
+        let unchanged =
+            nodes.last().is_some_and(|lock| lock.page_id() == place.parent) && place.parent_unchanged(guard);
         Ok(if unchanged { Taken::Edge(Edge { nodes, leaves }) } else { busy })
     }
 
@@ -195,7 +196,8 @@ fn free_edge<'p>(
         let children = node.count() + 1;
         if lost < children {
             let mut smaller = lock.new_version(reserve, node.level());
-            InnerPlan::new(node, InnerChange::Remove { first: children - lost, count: lost }).build(&mut smaller);
+            InnerPlan::new(node, InnerChange::Remove { first: children - lost, count: lost })
+                .build(&mut smaller);
             kept = Some((lock, smaller));
             break;
         }

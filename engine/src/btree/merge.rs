@@ -7,7 +7,8 @@
 use super::chaos::{point, separators_max};
 use super::descend::{Step, Target, bring};
 use super::node::{
-    Inner, InnerChange, InnerPlan, build_inner_merged, build_merged, inner_merge_fits, merge_fits, merged_bytes,
+    Inner, InnerChange, InnerPlan, build_inner_merged, build_merged, inner_merge_fits, merge_fits,
+    merged_bytes,
 };
 use super::write::{is_sparse, leaf_is_sparse, provide};
 use super::{OPERATION_PAGES, Result, Tree};
@@ -68,7 +69,13 @@ impl Tree {
 
     /// Tries to merge the node at `level` with its right neighbour, then with its left one; `true` if the level above should be
     /// looked at next.
-    fn merge_level<'p>(&self, pool: &'p Pool, reserve: &mut Reserve<'p>, key: &[u8], level: u8) -> Result<bool> {
+    fn merge_level<'p>(
+        &self,
+        pool: &'p Pool,
+        reserve: &mut Reserve<'p>,
+        key: &[u8],
+        level: u8,
+    ) -> Result<bool> {
         let mut more = false;
         for side in [Side::Right, Side::Left] {
             for _ in 0..TRIES {
@@ -94,7 +101,13 @@ impl Tree {
         Ok(more)
     }
 
-    fn merge_leaf<'p>(&self, pool: &'p Pool, reserve: &mut Reserve<'p>, key: &[u8], side: Side) -> Result<Attempt> {
+    fn merge_leaf<'p>(
+        &self,
+        pool: &'p Pool,
+        reserve: &mut Reserve<'p>,
+        key: &[u8],
+        side: Side,
+    ) -> Result<Attempt> {
         let locked = {
             let guard = pool.guard();
             let latch = |page: PageId| {
@@ -184,7 +197,9 @@ impl Tree {
                 return Ok(Err(Attempt::Absent(page)));
             }
         }
-        let Some(parent) = guard.lock_inner(place.parent, place.parent_word) else { return Ok(Err(Attempt::Busy)) };
+        let Some(parent) = guard.lock_inner(place.parent, place.parent_word) else {
+            return Ok(Err(Attempt::Busy));
+        };
         let left = match lock(node.child(slot)) {
             Ok(left) => left,
             Err(attempt) => return Ok(Err(attempt)),
@@ -273,7 +288,9 @@ impl Tree {
                     return Ok(Attempt::Absent(child));
                 }
                 let Some(root) = guard.lock_inner(self.root, word) else { return Ok(Attempt::Busy) };
-                let Some(child) = guard.lock_inner(child, guard.word(child)) else { return Ok(Attempt::Busy) };
+                let Some(child) = guard.lock_inner(child, guard.word(child)) else {
+                    return Ok(Attempt::Busy);
+                };
                 (root, child)
             };
             let content = Inner::new(child.page());
@@ -290,6 +307,7 @@ impl Tree {
     fn inner_is_sparse(&self, node: Inner<'_>) -> bool {
         let fences = node.lower().len() + node.upper().map_or(0, <[u8]>::len);
         node.count() == 0
-            || separators_max(self.table) == usize::MAX && is_sparse(node.live_bytes() - fences, node.capacity())
+            || separators_max(self.table) == usize::MAX
+                && is_sparse(node.live_bytes() - fences, node.capacity())
     }
 }

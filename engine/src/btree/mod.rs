@@ -96,12 +96,12 @@ mod warm;
 mod write;
 
 pub(crate) use apply::Op;
-pub(crate) use cursor::{Entry, Scan};
-pub(crate) use node::{Limits, MAX_VALUE_BYTES, OverflowRef, limits};
-pub(crate) use overflow::{BuildGate, BuildPass, Closed, PreparedOverflow, SourceError, UNPUBLISHED_PAGES};
+pub(crate) use cursor::Scan;
+pub(crate) use node::{MAX_VALUE_BYTES, OverflowRef, limits};
+pub(crate) use overflow::{BuildGate, BuildPass, PreparedOverflow, SourceError};
 pub(crate) use overflow_read::OverflowReader;
 pub(crate) use read::Found;
-pub(crate) use walk::{TreeStats, Visit};
+pub(crate) use walk::TreeStats;
 pub(crate) use write::{NewValue, Outcome, Stamp, Write};
 
 use bedstone_bufpool::{NewPage, PageId, PageKind, Pool, PoolError, Reserve};

@@ -3,7 +3,7 @@
 //! A value's pages are built before the leaf that refers to them is latched, and nothing may be lost on the way: neither a
 //! leaf that refers to missing pages nor pages that nothing refers to may ever be in a checkpoint.
 //!
-//! * **Up to [`BuildGate::unpublished_pages`] pages** stay unpublished in frames of a reserve, and are published under the
+//! * **A few pages** ([`UNPUBLISHED_PAGES`], less in small pools) stay unpublished in frames of a reserve, and are published under the
 //!   announcement of the change that makes the leaf refer to them. A checkpoint holds whole operations, so it has all of them or
 //!   none. Given up, they vanish without a trace.
 //! * **A longer value** may be longer than the pool, so its pages are published as they are filled, may be written out and
@@ -19,10 +19,11 @@
 //! for a checkpoint. The source of the value should be at hand: a slow one keeps checkpoints waiting.
 
 use super::Result;
-use super::inconsistent;
 use super::descend::Retry;
+use super::inconsistent;
 use super::node::{
-    MAX_VALUE_BYTES, OverflowIndex, OverflowRef, OverflowShape, build_overflow_data, build_overflow_index, overflow_shape,
+    MAX_VALUE_BYTES, OverflowIndex, OverflowRef, OverflowShape, build_overflow_data, build_overflow_index,
+    overflow_shape,
 };
 use bedstone_bufpool::{
     Access, Announcement, NewPage, PageHeader, PageId, PageKind, PagePin, PageState, Pool, PoolError, Reserve,
@@ -32,7 +33,7 @@ use parking_lot::{Condvar, Mutex};
 use std::io::Read;
 
 /// Most pages of a value that stay unpublished while it is built; fewer in small pools.
-pub(crate) const UNPUBLISHED_PAGES: usize = 64;
+const UNPUBLISHED_PAGES: usize = 64;
 /// Pages freed under one announcement when a value is given up.
 const FREE_AT_ONCE: usize = 1024;
 
@@ -70,6 +71,7 @@ impl BuildGate {
     }
 
     /// Most pages of a value that stay unpublished while it is built.
+    #[cfg(test)]
     pub(crate) fn unpublished_pages(&self) -> usize {
         self.unpublished_pages
     }
@@ -103,6 +105,7 @@ impl BuildGate {
     }
 
     /// As [`Self::close`] if nobody is inside now.
+    #[cfg(test)]
     pub(crate) fn try_close(&self) -> Option<Closed<'_>> {
         let mut state = self.state.lock();
         if state.closed || state.builders > 0 {
@@ -185,7 +188,8 @@ impl<'p> PreparedOverflow<'p> {
         source: &mut dyn Read,
         pass: Option<&BuildPass<'p>>,
     ) -> std::result::Result<Self, SourceError> {
-        let shape = overflow_shape(pool.page_size(), len).expect("the length of a value is checked by the caller");
+        let shape =
+            overflow_shape(pool.page_size(), len).expect("the length of a value is checked by the caller");
         let total = pages_of(&shape);
         let keep = pass.map_or(UNPUBLISHED_PAGES, |pass| pass.gate.unpublished_pages);
         let publish = total > keep;
@@ -194,7 +198,8 @@ impl<'p> PreparedOverflow<'p> {
         let mut value =
             Self { pool, reference, unpublished: Vec::new(), published: Vec::new(), _pass: pass.cloned() };
         let mut reserve = pool.reserve(total.min(keep))?;
-        let mut builder = Builder { value: &mut value, reserve: &mut reserve, table, keep, publish, left: total };
+        let mut builder =
+            Builder { value: &mut value, reserve: &mut reserve, table, keep, publish, left: total };
         let ids = builder.data_pages(&shape, source)?;
         builder.index_pages(&shape, ids)?;
         Ok(value)
@@ -283,7 +288,8 @@ impl Builder<'_, '_> {
         while ids.len() > 1 {
             let mut above = Vec::with_capacity(ids.len().div_ceil(shape.index_ids));
             for part in ids.chunks(shape.index_ids) {
-                above.push(self.add(PageKind::OverflowIndex, |page| build_overflow_index(page, level, part))?);
+                above
+                    .push(self.add(PageKind::OverflowIndex, |page| build_overflow_index(page, level, part))?);
             }
             ids = above;
             level += 1;
@@ -428,7 +434,8 @@ pub(super) fn pin_page<'p>(
                 let header = PageHeader::read(&pin);
                 if header.kind != kind as u8 || header.table != table {
                     let (found, other) = (header.kind, header.table);
-                    let detail = format!("expected kind {} of table {table}, found {found} of {other}", kind as u8);
+                    let detail =
+                        format!("expected kind {} of table {table}, found {found} of {other}", kind as u8);
                     return Err(inconsistent(page, "overflow page", detail));
                 }
                 return Ok(pin);

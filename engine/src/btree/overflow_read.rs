@@ -124,7 +124,8 @@ impl<'p> OverflowReader<'p> {
         }
         self.crc = crc32c(self.crc, bytes);
         if bytes.len() as u64 == self.left && self.crc != self.value.crc {
-            let detail = format!("checksum of the value: expected {:08x}, found {:08x}", self.value.crc, self.crc);
+            let detail =
+                format!("checksum of the value: expected {:08x}, found {:08x}", self.value.crc, self.crc);
             return Err(inconsistent(self.value.index, "overflow value", detail));
         }
         Ok(pin)

@@ -99,13 +99,19 @@ impl Tree {
     }
 
     /// Locks the parent of the leaf responsible for `key` and latches the leaf.
-    fn lock_pair<'p>(&self, guard: &Guard<'p>, key: &[u8]) -> Result<std::result::Result<Pair<'p>, Obstacle>> {
+    fn lock_pair<'p>(
+        &self,
+        guard: &Guard<'p>,
+        key: &[u8],
+    ) -> Result<std::result::Result<Pair<'p>, Obstacle>> {
         let place = match self.descend(guard, Target::Key(key), 0)? {
             Step::At(place) => place,
             Step::Absent(page) => return Ok(Err(Obstacle::Absent(page))),
             Step::Free(_) | Step::Again => return Ok(Err(Obstacle::Busy)),
         };
-        let Some(lock) = guard.lock_inner(place.parent, place.parent_word) else { return Ok(Err(Obstacle::Busy)) };
+        let Some(lock) = guard.lock_inner(place.parent, place.parent_word) else {
+            return Ok(Err(Obstacle::Busy));
+        };
         // Under the lock the leaf stays this child of this parent; only its frame may have changed since the descent.
         let word = guard.word(place.page);
         let Some(latch) = guard.latch(place.page, word) else {

@@ -14,8 +14,6 @@ pub(crate) struct Visit {
     pub(crate) page: PageId,
     /// What it holds.
     pub(crate) kind: PageKind,
-    /// Its height above the leaves.
-    pub(crate) level: u8,
     /// Keys of a leaf, children of an inner node; 0 for overflow pages.
     pub(crate) entries: usize,
     /// Bytes in use, of a node.
@@ -115,12 +113,12 @@ impl Tree {
         look: &mut dyn FnMut(Leaf<'_>),
     ) -> Result<()> {
         let root_level = self.height(pool)? - 1;
-        visit_inner(self.root, root_level, &self.copy_root(pool)?, visit)?;
+        visit_inner(self.root, &self.copy_root(pool)?, visit)?;
         for level in (1..root_level).rev() {
             let mut from = Some(Vec::new());
             while let Some(key) = from {
                 let (page, node, upper) = self.copy_inner(pool, &key, level)?;
-                visit_inner(page, level, &node, visit)?;
+                visit_inner(page, &node, visit)?;
                 from = upper;
             }
         }
@@ -131,7 +129,6 @@ impl Tree {
             visit(Visit {
                 page: pin.page_id(),
                 kind: PageKind::Leaf,
-                level: 0,
                 entries: leaf.count(),
                 live_bytes: leaf.live_bytes(),
                 capacity: leaf.capacity(),
@@ -162,11 +159,12 @@ impl Tree {
         visit: &mut dyn FnMut(Visit) -> Result<()>,
     ) -> Result<()> {
         let pages = page_ids(pool, self.table, value)?;
-        let data = super::node::overflow_shape(pool.page_size(), value.len).map_or(0, |shape| shape.data_pages);
+        let data =
+            super::node::overflow_shape(pool.page_size(), value.len).map_or(0, |shape| shape.data_pages);
         let indexes = pages.len().saturating_sub(data);
         for (i, page) in pages.into_iter().enumerate() {
             let kind = if i < indexes { PageKind::OverflowIndex } else { PageKind::OverflowData };
-            visit(Visit { page, kind, level: 0, entries: 0, live_bytes: 0, capacity: 0 })?;
+            visit(Visit { page, kind, entries: 0, live_bytes: 0, capacity: 0 })?;
         }
         Ok(())
     }
@@ -272,16 +270,19 @@ impl Tree {
             return Ok(());
         }
         let parent = place.parent;
-        Err(inconsistent(place.page, "tree", format!("its fences are not the separators of its parent, {parent}")))
+        Err(inconsistent(
+            place.page,
+            "tree",
+            format!("its fences are not the separators of its parent, {parent}"),
+        ))
     }
 }
 
-fn visit_inner(page: PageId, level: u8, bytes: &[u8], visit: &mut dyn FnMut(Visit) -> Result<()>) -> Result<()> {
+fn visit_inner(page: PageId, bytes: &[u8], visit: &mut dyn FnMut(Visit) -> Result<()>) -> Result<()> {
     let node = Inner::new(bytes);
     visit(Visit {
         page,
         kind: PageKind::Inner,
-        level,
         entries: node.count() + 1,
         live_bytes: node.live_bytes(),
         capacity: node.capacity(),

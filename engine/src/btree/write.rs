@@ -5,7 +5,9 @@ use super::node::{CellValue, Change, Fit, Leaf, LeafMut, OverflowRef};
 use super::overflow::{PreparedOverflow, page_ids};
 use super::split::Split;
 use super::{OPERATION_PAGES, Result, Tree};
-use bedstone_bufpool::{Access, Announcement, LeafLatch, NewPage, PageId, PageMut, Pool, Reserve, Ticket, raise_max_lsn};
+use bedstone_bufpool::{
+    Access, Announcement, LeafLatch, NewPage, PageId, PageMut, Pool, Reserve, Ticket, raise_max_lsn,
+};
 use std::cell::RefCell;
 
 /// What the caller's stamp answers.
@@ -27,7 +29,7 @@ pub(crate) enum Write<'a, 'p> {
 
 /// A value to be stored.
 pub(crate) enum NewValue<'a, 'p> {
-    /// Stored in the leaf; key and value together are within [`super::Limits::max_inline_cell`].
+    /// Stored in the leaf; key and value together are within the limits of [`super::limits`].
     Inline(&'a [u8]),
     /// Stored in pages built beforehand.
     Overflow(PreparedOverflow<'p>),
@@ -117,7 +119,13 @@ impl<'p> Pending<'_, '_, 'p> {
 
     /// Finds out which pages the value about to be replaced has. The latch of its leaf is still held by the caller when it takes the
     /// ticket, so the pages are not freed before that; it is released before this reads them.
-    pub(super) fn learn_old(&mut self, pool: &'p Pool, table: u32, reference: OverflowRef, ticket: Ticket<'p>) -> Result<()> {
+    pub(super) fn learn_old(
+        &mut self,
+        pool: &'p Pool,
+        table: u32,
+        reference: OverflowRef,
+        ticket: Ticket<'p>,
+    ) -> Result<()> {
         let pages = page_ids(pool, table, reference)?;
         self.old = Some(OldOverflow { reference, pages, _ticket: ticket });
         Ok(())
@@ -297,7 +305,9 @@ pub(super) fn apply_in_place(
 ) {
     let mut leaf = LeafMut::new(page);
     match (write, found) {
-        (Write::Put(value), _) => with_scratch(|scratch| leaf.apply(&change(key, found, value.cell()), scratch)),
+        (Write::Put(value), _) => {
+            with_scratch(|scratch| leaf.apply(&change(key, found, value.cell()), scratch))
+        }
         (Write::Delete, Ok(at)) => leaf.remove(at),
         (Write::Delete, Err(_)) => {}
     }

@@ -19,7 +19,13 @@ pub struct LogDump {
 }
 
 impl LogDump {
-    pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, database_id: [u8; 16], from: u64, required: u64) -> Result<Self> {
+    pub(super) fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        database_id: [u8; 16],
+        from: u64,
+        required: u64,
+    ) -> Result<Self> {
         Ok(Self { reader: LogReader::open(disk, dir, database_id, Lsn(from))?, required: Lsn(required) })
     }
 
@@ -29,7 +35,8 @@ impl LogDump {
     /// An I/O error. A record whose content cannot be understood is no error, see [`LogBody::Unreadable`].
     pub fn next_entry(&mut self) -> Result<Option<LogEntry>> {
         let Some(record) = self.reader.next()? else { return Ok(None) };
-        let body = body(record.kind, record.payload).unwrap_or_else(|bad| LogBody::Unreadable { detail: bad.to_string() });
+        let body = body(record.kind, record.payload)
+            .unwrap_or_else(|bad| LogBody::Unreadable { detail: bad.to_string() });
         Ok(Some(LogEntry {
             lsn: record.lsn.0,
             end: record.end.0,
@@ -49,13 +56,14 @@ impl LogDump {
     pub fn end(&mut self) -> Result<LogEndDump> {
         while self.reader.next()?.is_some() {}
         let state = classify_end(&self.reader, self.required)?;
-        let (lsn, reason) = self
-            .reader
-            .end()
-            .map_or((self.reader.position().0, String::new()), |end| (end.lsn.0, format!("{:?}", end.reason)));
+        let (lsn, reason) = self.reader.end().map_or((self.reader.position().0, String::new()), |end| {
+            (end.lsn.0, format!("{:?}", end.reason))
+        });
         let damage = match state {
             EndState::Torn => None,
-            EndState::Damaged { file, offset, why, .. } => Some(format!("{}: offset {offset}: {why}", file.display())),
+            EndState::Damaged { file, offset, why, .. } => {
+                Some(format!("{}: offset {offset}: {why}", file.display()))
+            }
         };
         Ok(LogEndDump { lsn, reason, damage })
     }
@@ -68,16 +76,24 @@ fn body(kind: u8, payload: &[u8]) -> std::result::Result<LogBody, BadRecord> {
         Body::Commit { transaction, fragments, bytes, unix_ms } => {
             LogBody::Commit { unix_ms, transaction, fragments, bytes }
         }
-        Body::CreateTable { unix_ms, table, name } => LogBody::CreateTable { unix_ms, table, name: name.to_owned() },
+        Body::CreateTable { unix_ms, table, name } => {
+            LogBody::CreateTable { unix_ms, table, name: name.to_owned() }
+        }
         Body::DropTable { unix_ms, table } => LogBody::DropTable { unix_ms, table },
-        Body::RenameTable { unix_ms, table, name } => LogBody::RenameTable { unix_ms, table, name: name.to_owned() },
+        Body::RenameTable { unix_ms, table, name } => {
+            LogBody::RenameTable { unix_ms, table, name: name.to_owned() }
+        }
     })
 }
 
 fn ops(mut writes: Writes<'_>) -> std::result::Result<Vec<LogOp>, BadRecord> {
     let mut ops = Vec::new();
     while let Some(write) = writes.next()? {
-        ops.push(LogOp { table: write.table, key: write.key.to_vec(), value: write.value.map(<[u8]>::to_vec) });
+        ops.push(LogOp {
+            table: write.table,
+            key: write.key.to_vec(),
+            value: write.value.map(<[u8]>::to_vec),
+        });
     }
     Ok(ops)
 }

@@ -19,7 +19,8 @@ use crate::error::Result;
 use crate::options::default_disk;
 
 pub use dump::{
-    CellDump, CellValueDump, LogBody, LogEndDump, LogEntry, LogOp, PageBody, PageDump, SpaceUse, SuperblockDump,
+    CellDump, CellValueDump, LogBody, LogEndDump, LogEntry, LogOp, PageBody, PageDump, SpaceUse,
+    SuperblockDump,
 };
 pub use log::LogDump;
 
@@ -163,7 +164,10 @@ impl Inspector {
                     for child in inner.child_ids(0..inner.count() + 1) {
                         let below = self.file.read_page(child)?.1;
                         if below.level + 1 != header.level {
-                            return Err(self.damaged(child, format!("level {} below level {}", below.level, header.level)));
+                            return Err(self.damaged(
+                                child,
+                                format!("level {} below level {}", below.level, header.level),
+                            ));
                         }
                         pages.push(child);
                     }
@@ -173,7 +177,8 @@ impl Inspector {
                         let Some(CellValue::Inline(value)) = cell.value else {
                             return Err(self.damaged(page, "a catalog record in overflow pages".into()));
                         };
-                        let info = crate::catalog::table_info(&cell.key, value).map_err(|what| self.damaged(page, what))?;
+                        let info = crate::catalog::table_info(&cell.key, value)
+                            .map_err(|what| self.damaged(page, what))?;
                         tables.extend(info);
                     }
                 }
@@ -263,7 +268,9 @@ fn body(header: &PageHeader, bytes: &[u8]) -> PageBody {
             let index = OverflowIndex::new(bytes);
             PageBody::OverflowIndex { pages: index.ids().map(|page| page.0).collect(), level: index.level() }
         }
-        Some(PageKind::OverflowData) => PageBody::OverflowData { bytes: OverflowData::new(bytes).bytes().to_vec() },
+        Some(PageKind::OverflowData) => {
+            PageBody::OverflowData { bytes: OverflowData::new(bytes).bytes().to_vec() }
+        }
         None => PageBody::Unreadable,
     }
 }

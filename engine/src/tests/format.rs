@@ -47,11 +47,13 @@ const ENGINE_NUMBERS: &[Numbers] = &[
 fn layouts() -> Vec<Layout> {
     let engine = [NODE_LAYOUTS, OVERFLOW_LAYOUTS, record::LAYOUTS].concat();
     let alone = vec![REFERENCE_LAYOUT, catalog::LAYOUT];
-    [bedstone_bufpool::format::LAYOUTS.to_vec(), bedstone_wal::format::LAYOUTS.to_vec(), engine, alone].concat()
+    [bedstone_bufpool::format::LAYOUTS.to_vec(), bedstone_wal::format::LAYOUTS.to_vec(), engine, alone]
+        .concat()
 }
 
 fn numbers() -> Vec<Numbers> {
-    [bedstone_bufpool::format::NUMBERS, bedstone_wal::format::NUMBERS, ENGINE_NUMBERS, record::NUMBERS].concat()
+    [bedstone_bufpool::format::NUMBERS, bedstone_wal::format::NUMBERS, ENGINE_NUMBERS, record::NUMBERS]
+        .concat()
 }
 
 /// Name of a table's section, first column of its heading, and the cells of its first columns: three in a table of a
@@ -123,7 +125,8 @@ fn differences(document: &Tables, code: &Tables) -> Vec<String> {
     let mut found = Vec::new();
     for ((name, column), rows) in code {
         match document.get(&(name.clone(), column.clone())) {
-            None => found.push(format!("{name}: no table ({column}) in FORMAT.md; the code says\n{}", as_text(rows))),
+            None => found
+                .push(format!("{name}: no table ({column}) in FORMAT.md; the code says\n{}", as_text(rows))),
             Some(written) if written != rows => found.push(format!(
                 "{name}: FORMAT.md says\n{}  the code says\n{}",
                 as_text(written),
@@ -133,7 +136,10 @@ fn differences(document: &Tables, code: &Tables) -> Vec<String> {
         }
     }
     let only_written = document.keys().filter(|&key| !code.contains_key(key));
-    found.extend(only_written.map(|(name, column)| format!("{name}: a table ({column}) in FORMAT.md, nothing in the code")));
+    found.extend(
+        only_written
+            .map(|(name, column)| format!("{name}: a table ({column}) in FORMAT.md, nothing in the code")),
+    );
     found
 }
 

@@ -100,7 +100,8 @@ pub(crate) const TABLE_BYTES: usize = size_of::<TableStored>();
 #[cfg(test)]
 pub(crate) const LAYOUTS: &[Layout] = &[
     bedstone_io::layout!("Writes", WritesStored { time => "time" }).then(&[Tail::any("writes")]),
-    bedstone_io::layout!("Fragment", FragmentStored { transaction => "transaction" }).then(&[Tail::any("piece")]),
+    bedstone_io::layout!("Fragment", FragmentStored { transaction => "transaction" })
+        .then(&[Tail::any("piece")]),
     bedstone_io::layout!("Commit", CommitStored {
         transaction => "transaction",
         fragments => "fragments",

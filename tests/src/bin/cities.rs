@@ -43,6 +43,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "{} records; loader killed {} times; {} batches acknowledged before the kills, all there; {} more in flight were there, whole",
         seen.records, seen.kills, seen.acknowledged, seen.extra
     );
-    println!("last part loaded in {:.2?}; all records read back byte for byte in {:.2?}; check clean", seen.load, seen.read_back);
+    println!(
+        "last part loaded in {:.2?}; all records read back byte for byte in {:.2?}; check clean",
+        seen.load, seen.read_back
+    );
     Ok(())
 }

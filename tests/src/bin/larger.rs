@@ -48,7 +48,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("gets:       {:>10.0} /s with {} threads", rate(args.ops, seen.gets), args.threads);
     println!("scan:       {:>10.0} entries/s", rate(seen.entries, seen.scan));
     println!("overwrites: {:>10.0} /s with {} threads", rate(args.ops, seen.overwrites), args.threads);
-    println!("data file:  {:>10} MiB, of which {} pages in the page cache", seen.file_bytes >> 20, seen.data_cached_pages);
+    println!(
+        "data file:  {:>10} MiB, of which {} pages in the page cache",
+        seen.file_bytes >> 20,
+        seen.data_cached_pages
+    );
     println!("redo log:   {:>10} MiB in the page cache", seen.log_cached_bytes >> 20);
     let limit = (args.pool_mib as u64 + 64) << 20;
     println!("resident:   {:>10} MiB at most, allowed are {} MiB", seen.resident_peak >> 20, limit >> 20);

@@ -30,8 +30,11 @@ impl RealLog {
         if len <= present {
             return Ok(());
         }
-        let outcome =
-            if sys::may_grow_to(len) { fill(present) } else { Err(io::Error::from_raw_os_error(libc::EFBIG)) };
+        let outcome = if sys::may_grow_to(len) {
+            fill(present)
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EFBIG))
+        };
         outcome.map_err(|source| self.error(Op::Allocate, source).at(present, len - present))
     }
 

@@ -37,8 +37,7 @@ struct StoredRef {
 }
 
 #[cfg(test)]
-pub(crate) const LAYOUT: bedstone_io::layout::Layout =
-    bedstone_io::layout!("Overflow reference", StoredRef { len => "length", index => "index page", crc => "checksum" });
+pub(crate) const LAYOUT: bedstone_io::layout::Layout = bedstone_io::layout!("Overflow reference", StoredRef { len => "length", index => "index page", crc => "checksum" });
 
 impl OverflowRef {
     /// Bytes of a stored reference.

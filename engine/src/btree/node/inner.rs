@@ -188,6 +188,7 @@ impl<'a> Inner<'a> {
     }
 
     /// The heads, for prefetching.
+    #[cfg(test)]
     pub(crate) fn heads_bytes(&self) -> &'a [u8] {
         &self.page[SLOTS_START..SLOTS_START + self.count() * 4]
     }

@@ -35,6 +35,7 @@ impl<'a> InnerSplit<'a> {
 
     /// Children of the left half; the children from this index on (counted after the change) are in the right
     /// one.
+    #[cfg(test)]
     pub(crate) fn left_children(&self) -> usize {
         self.cut + 1
     }

@@ -1,11 +1,13 @@
 //! What a tool shows of a node.
 
 use super::cell::CellValue;
+#[cfg(test)]
 use super::inner::Inner;
 use super::leaf::Leaf;
 use bedstone_bufpool::PageId;
 
 /// The figures of a leaf or inner node.
+#[cfg(test)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NodeInfo {
     /// Keys of a leaf, separators of an inner node.
@@ -45,6 +47,7 @@ pub(crate) struct CellInfo<'a> {
 
 impl<'a> Leaf<'a> {
     /// The leaf's figures.
+    #[cfg(test)]
     pub(crate) fn info(&self) -> NodeInfo {
         NodeInfo {
             count: self.count(),
@@ -71,6 +74,7 @@ impl<'a> Leaf<'a> {
     }
 }
 
+#[cfg(test)]
 impl<'a> Inner<'a> {
     /// The node's figures.
     pub(crate) fn info(&self) -> NodeInfo {

@@ -101,8 +101,12 @@ pub(crate) const LAYOUTS: &[Layout] = &[
         Tail::any("heap"),
     ]),
     bedstone_io::layout!("Leaf slot", Slot { head => "head", off => "offset", klen => "suffix length" }),
-    Layout::new("Cell", CELL_HEADER_BYTES, &[Field { name: "value length", offset: 0, size: CELL_HEADER_BYTES }])
-        .then(&[Tail::any("suffix"), Tail::any("value")]),
+    Layout::new(
+        "Cell",
+        CELL_HEADER_BYTES,
+        &[Field { name: "value length", offset: 0, size: CELL_HEADER_BYTES }],
+    )
+    .then(&[Tail::any("suffix"), Tail::any("value")]),
     Layout::of_bits(
         "Value length",
         u16::BITS as usize,

@@ -133,6 +133,7 @@ impl<'a> Leaf<'a> {
     }
 
     /// Writes the key at `i` to `out`, which is emptied first.
+    #[cfg(test)]
     pub(crate) fn key_to(&self, i: usize, out: &mut Vec<u8>) {
         out.clear();
         out.extend_from_slice(self.prefix());
@@ -249,6 +250,7 @@ impl<'a> Leaf<'a> {
     }
 
     /// The slots, for prefetching.
+    #[cfg(test)]
     pub(crate) fn slots_bytes(&self) -> &'a [u8] {
         &self.page[SLOTS_START..self.slots_end()]
     }

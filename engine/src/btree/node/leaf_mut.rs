@@ -41,6 +41,7 @@ impl<'a> LeafMut<'a> {
     /// Makes `change`, which must fit (see [`SplitPlan`](super::SplitPlan) for one that does not).
     pub(crate) fn apply(&mut self, change: &Change<'_>, scratch: &mut Vec<u8>) {
         match *change {
+            #[cfg(test)]
             Change::None => {}
             Change::Insert { at, key, value } => self.insert(at, key, value, scratch),
             Change::Update { at, value } => self.update(at, value, scratch),

@@ -45,20 +45,21 @@ mod testing;
 mod verify;
 
 pub(crate) use cell::{CellValue, OverflowRef};
-#[cfg(test)]
-pub(crate) use {cell::LAYOUT as REFERENCE_LAYOUT, layout::LAYOUTS as NODE_LAYOUTS, overflow::LAYOUTS as OVERFLOW_LAYOUTS};
 pub(crate) use inner::Inner;
 pub(crate) use inner_build::{
     InnerChange, InnerPlan, build_inner_merged, build_root_with_child, build_root_with_two, inner_merge_fits,
 };
 pub(crate) use inner_split::InnerSplit;
-pub(crate) use inspect::{CellInfo, NodeInfo};
 pub(crate) use leaf::{Fit, Leaf};
 pub(crate) use leaf_mut::LeafMut;
-pub(crate) use limits::{Limits, MAX_VALUE_BYTES, limits};
+pub(crate) use limits::{MAX_VALUE_BYTES, limits};
 pub(crate) use merge::{build_merged, merge_fits, merged_bytes};
 pub(crate) use overflow::{
     OverflowData, OverflowIndex, OverflowShape, build_overflow_data, build_overflow_index, overflow_shape,
 };
 pub(crate) use split::{Change, SplitPlan};
 pub(crate) use verify::verify;
+#[cfg(test)]
+pub(crate) use {
+    cell::LAYOUT as REFERENCE_LAYOUT, layout::LAYOUTS as NODE_LAYOUTS, overflow::LAYOUTS as OVERFLOW_LAYOUTS,
+};

@@ -19,6 +19,7 @@ pub(crate) enum Change<'k> {
     /// A new value for the key at `at`.
     Update { at: usize, value: CellValue<'k> },
     /// Nothing.
+    #[cfg(test)]
     None,
 }
 
@@ -60,6 +61,7 @@ impl<'a> SplitPlan<'a> {
     }
 
     /// Keys of the left half; the keys from this index on (counted after the change) are in the right one.
+    #[cfg(test)]
     pub(crate) fn left_count(&self) -> usize {
         self.cut
     }

@@ -88,7 +88,8 @@ fn taking_a_tree_down_goes_on_after_a_crash() {
     let mut reserve = pool.reserve(8).unwrap();
     let (tree, pages) = Tree::create(&pool, &mut reserve, TABLE);
     let mut write = Write::Put(NewValue::Inline(b"root"));
-    TREE.write(&pool, &mut reserve, b"table", &mut write, &mut || Stamp::Lsn(2), &mut Vec::from(pages)).unwrap();
+    TREE.write(&pool, &mut reserve, b"table", &mut write, &mut || Stamp::Lsn(2), &mut Vec::from(pages))
+        .unwrap();
     drop((write, reserve));
     let mut rng = Rng(9);
     for lsn in 3..700 {

@@ -51,7 +51,12 @@ impl VerifyPage for VerifyNodes {
 }
 
 /// Opens the pool of the data file on `disk`.
-pub(super) fn open_pool(disk: &Arc<dyn Disk>, page_size: usize, frames: usize, background: Background) -> Pool {
+pub(super) fn open_pool(
+    disk: &Arc<dyn Disk>,
+    page_size: usize,
+    frames: usize,
+    background: Background,
+) -> Pool {
     let config = PoolConfig {
         pool_bytes: page_size * frames,
         policy: PolicyKind::S3Fifo,
@@ -63,7 +68,12 @@ pub(super) fn open_pool(disk: &Arc<dyn Disk>, page_size: usize, frames: usize, b
 }
 
 /// A new data file with an empty tree in it, checkpointed.
-pub(super) fn fresh(seed: u64, page_size: usize, frames: usize, background: Background) -> (Arc<SimDisk>, Pool, Tree) {
+pub(super) fn fresh(
+    seed: u64,
+    page_size: usize,
+    frames: usize,
+    background: Background,
+) -> (Arc<SimDisk>, Pool, Tree) {
     fresh_table(seed, page_size, frames, background, TABLE)
 }
 
@@ -130,7 +140,14 @@ pub(super) fn new_value<'a, 'p>(
 }
 
 /// Puts a value; says whether the key was there before.
-pub(super) fn put(tree: Tree, pool: &Pool, gate: &BuildGate, key: &[u8], value: &[u8], lsn: u64) -> Result<bool> {
+pub(super) fn put(
+    tree: Tree,
+    pool: &Pool,
+    gate: &BuildGate,
+    key: &[u8],
+    value: &[u8],
+    lsn: u64,
+) -> Result<bool> {
     let mut write = Write::Put(new_value(tree, pool, gate, key, value));
     match apply_one(tree, pool, key, &mut write, lsn)? {
         Outcome::Applied { existed, lsn: stamped } => {
@@ -153,7 +170,13 @@ pub(super) fn delete(tree: Tree, pool: &Pool, key: &[u8], lsn: u64) -> Result<bo
     }
 }
 
-fn apply_one<'p>(tree: Tree, pool: &'p Pool, key: &[u8], write: &mut Write<'_, 'p>, lsn: u64) -> Result<Outcome> {
+fn apply_one<'p>(
+    tree: Tree,
+    pool: &'p Pool,
+    key: &[u8],
+    write: &mut Write<'_, 'p>,
+    lsn: u64,
+) -> Result<Outcome> {
     let mut reserve = pool.reserve(4)?;
     let mut stamps = 0;
     let mut stamp = || {
@@ -165,7 +188,13 @@ fn apply_one<'p>(tree: Tree, pool: &'p Pool, key: &[u8], write: &mut Write<'_, '
 }
 
 /// Applies a sorted batch of puts and deletes.
-pub(super) fn apply(tree: Tree, pool: &Pool, gate: &BuildGate, batch: &BTreeMap<Vec<u8>, Option<Vec<u8>>>, lsn: u64) -> Result<()> {
+pub(super) fn apply(
+    tree: Tree,
+    pool: &Pool,
+    gate: &BuildGate,
+    batch: &BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    lsn: u64,
+) -> Result<()> {
     let mut reserve = pool.reserve(4)?;
     let mut ops: Vec<Op<'_, '_>> = batch
         .iter()
@@ -225,8 +254,16 @@ pub(super) fn assert_same(tree: Tree, pool: &Pool, model: &Model) {
     .expect("the tree is sound");
     assert_eq!(counts.0, model.len());
     let live: BTreeSet<PageId> = pool.live_pages().into_iter().collect();
-    assert_eq!(live.difference(&reached).collect::<Vec<_>>(), Vec::<&PageId>::new(), "pages that nothing refers to");
-    assert_eq!(reached.difference(&live).collect::<Vec<_>>(), Vec::<&PageId>::new(), "free pages referred to");
+    assert_eq!(
+        live.difference(&reached).collect::<Vec<_>>(),
+        Vec::<&PageId>::new(),
+        "pages that nothing refers to"
+    );
+    assert_eq!(
+        reached.difference(&live).collect::<Vec<_>>(),
+        Vec::<&PageId>::new(),
+        "free pages referred to"
+    );
     let report = pool.check_space();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
 }

@@ -27,7 +27,7 @@ fn key(rng: &mut Rng, shape: &Shape, max_key: usize) -> Vec<u8> {
         2 => vec![(n % 256) as u8; (n % 24) as usize],
         _ => [&[0xff, 0, 0xff][..], &n.to_be_bytes()[4..]].concat(),
     };
-    if shape.long_keys && n % 3 == 0 {
+    if shape.long_keys && n.is_multiple_of(3) {
         let mut filler = Rng(n);
         let len = filler.below(max_key as u64) as usize;
         key.extend(filler.bytes(len));
@@ -128,7 +128,13 @@ fn run(seed: u64, page_size: usize, frames: usize, steps: usize, shape: &Shape) 
 }
 
 /// A random range, walked from both ends in a random pattern.
-fn scan(rng: &mut Rng, tree: crate::btree::Tree, pool: &bedstone_bufpool::Pool, model: &Model, mut key: impl FnMut(&mut Rng) -> Vec<u8>) {
+fn scan(
+    rng: &mut Rng,
+    tree: crate::btree::Tree,
+    pool: &bedstone_bufpool::Pool,
+    model: &Model,
+    mut key: impl FnMut(&mut Rng) -> Vec<u8>,
+) {
     let mut bound = |rng: &mut Rng| match rng.below(3) {
         0 => Bound::Unbounded,
         1 => Bound::Included(key(rng)),
@@ -176,7 +182,11 @@ fn scan(rng: &mut Rng, tree: crate::btree::Tree, pool: &bedstone_bufpool::Pool, 
     assert_eq!(front, back, "every entry of {lower:?} to {upper:?} was given once");
     for from_back in [false, true, false] {
         let more = if from_back { scan.next_back().unwrap() } else { scan.next().unwrap() };
-        assert!(more.is_none(), "{:?} after the end of {lower:?} to {upper:?}", more.map(|entry| entry.key.to_vec()));
+        assert!(
+            more.is_none(),
+            "{:?} after the end of {lower:?} to {upper:?}",
+            more.map(|entry| entry.key.to_vec())
+        );
     }
 }
 
@@ -250,6 +260,12 @@ fn soak() {
             max_value: limits(page_size).max_inline_cell as u64 >> rng.below(8),
             overflow: rng.below(3) == 0,
         };
-        run(seed, page_size, 160 + rng.below(3) as usize * 100, 3_000 + 4_000 * rng.below(6) as usize, &shape);
+        run(
+            seed,
+            page_size,
+            160 + rng.below(3) as usize * 100,
+            3_000 + 4_000 * rng.below(6) as usize,
+            &shape,
+        );
     }
 }

@@ -45,7 +45,9 @@ fn a_reader_sees_the_value_it_came_for() {
     let gate = BuildGate::new(128);
     let (old, new) = (Rng(1).bytes(200_000), Rng(2).bytes(100_000));
     put(tree, &pool, &gate, b"key", &old, 2).unwrap();
-    let Some(Found::Overflow { value, ticket }) = tree.get(&pool, b"key").unwrap() else { panic!("a long value") };
+    let Some(Found::Overflow { value, ticket }) = tree.get(&pool, b"key").unwrap() else {
+        panic!("a long value")
+    };
     let mut reader = OverflowReader::new(tree, &pool, value, ticket).unwrap();
     let mut start = vec![0; 5000];
     reader.read_exact(&mut start).unwrap();
@@ -97,7 +99,8 @@ fn a_value_given_up_leaves_nothing() {
             assert!(PreparedOverflow::build(&pool, TABLE, len, &mut failing, pass.as_ref()).is_err());
         }
         // Built and not wanted any more.
-        let built = PreparedOverflow::build(&pool, TABLE, len, &mut std::io::repeat(2), pass.as_ref()).unwrap();
+        let built =
+            PreparedOverflow::build(&pool, TABLE, len, &mut std::io::repeat(2), pass.as_ref()).unwrap();
         drop((built, pass));
         assert!(gate.try_close().is_some(), "nobody is inside");
         assert_same(tree, &pool, &Model::new());

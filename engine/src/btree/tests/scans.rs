@@ -139,7 +139,7 @@ fn scans_read_ahead() {
         let pool = open_pool(&disk, 4096, 1024, Background::Manual);
         let mut scan = tree.scan(&pool, Unbounded, Unbounded);
         let mut count = 0;
-        while let Some(_) = if forward { scan.next().unwrap() } else { scan.next_back().unwrap() } {
+        while if forward { scan.next() } else { scan.next_back() }.unwrap().is_some() {
             count += 1;
         }
         assert_eq!(count, 10_000);

@@ -89,7 +89,8 @@ impl World {
                     let mut batch = BTreeMap::new();
                     let from = own(&mut rng);
                     for i in 0..rng.below(30) {
-                        let n = if rng.below(2) == 0 { (from + i * threads) % self.keys } else { own(&mut rng) };
+                        let n =
+                            if rng.below(2) == 0 { (from + i * threads) % self.keys } else { own(&mut rng) };
                         if n % threads != thread {
                             continue;
                         }

@@ -183,7 +183,8 @@ fn a_refused_stamp_changes_nothing() {
         let mut write = Write::Put(new_value(tree, &pool, &gate, &key, &value));
         refused(tree, &pool, &key, &mut write);
         let mut reserve = pool.reserve(8).unwrap();
-        let outcome = tree.write(&pool, &mut reserve, &key, &mut write, &mut || Stamp::Lsn(n + 2), &mut Vec::new());
+        let outcome =
+            tree.write(&pool, &mut reserve, &key, &mut write, &mut || Stamp::Lsn(n + 2), &mut Vec::new());
         assert_eq!(outcome.unwrap(), Outcome::Applied { lsn: n + 2, existed: n >= 150 });
         drop((write, reserve));
         model.insert(key.to_vec(), value);
@@ -203,7 +204,8 @@ fn a_delete_of_nothing_is_not_stamped() {
     let (_sim, pool, tree) = fresh(1, 4096, 256, Background::Manual);
     let mut reserve = pool.reserve(4).unwrap();
     let mut stamp = || panic!("no stamp");
-    let outcome = tree.write(&pool, &mut reserve, b"nothing", &mut Write::Delete, &mut stamp, &mut Vec::new());
+    let outcome =
+        tree.write(&pool, &mut reserve, b"nothing", &mut Write::Delete, &mut stamp, &mut Vec::new());
     assert_eq!(outcome.unwrap(), Outcome::NotFound);
 }
 
@@ -292,7 +294,9 @@ fn a_tree_is_freed_in_steps() {
         assert!(steps > 20);
         assert!(!pool.is_live(tree.root));
         assert!(tree.free_all(&pool, &mut reserve, &mut || true).unwrap(), "freeing what is free already");
-        assert!(matches!(tree.get(&pool, b"x"), Err(bedstone_bufpool::PoolError::Free(page)) if page == tree.root));
+        assert!(
+            matches!(tree.get(&pool, b"x"), Err(bedstone_bufpool::PoolError::Free(page)) if page == tree.root)
+        );
         drop((write, reserve));
         let model = Model::from([(b"table".to_vec(), b"root".to_vec())]);
         assert_same(catalog, &pool, &model);
@@ -357,6 +361,7 @@ fn damage_between_pages_is_told() {
     assert!(error.to_string().contains("free"), "{error}");
     let mut reserve = pool.reserve(4).unwrap();
     let mut write = Write::Put(NewValue::Inline(b""));
-    let outcome = tree.write(&pool, &mut reserve, &victim, &mut write, &mut || Stamp::Lsn(9), &mut Vec::new());
+    let outcome =
+        tree.write(&pool, &mut reserve, &victim, &mut write, &mut || Stamp::Lsn(9), &mut Vec::new());
     assert!(outcome.is_err());
 }
