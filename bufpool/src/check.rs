@@ -31,9 +31,15 @@ impl Pool {
     }
 
     /// Compares the free units with everything that names units: the superblocks, the stable map, its own blocks, and
-    /// the images written since. Only while nobody writes.
+    /// the images written since. Only while nobody writes; waits for the checkpoint and for the background writes under
+    /// way, whose units nothing names yet.
     pub fn check_space(&self) -> SpaceReport {
-        let space = self.shared().space.lock();
+        let shared = self.shared();
+        let _no_checkpoint = shared.checkpointing.lock();
+        let mut space = shared.space.lock();
+        while space.open.in_flight > 0 {
+            shared.images_done.wait(&mut space);
+        }
         let mut seen = Units::new(space.units.total());
         let mut problems = Vec::new();
         let mut claim = |start: u64, units: u64, what: String| {

@@ -8,8 +8,8 @@
 //!    could still lose.
 //! 4. [`Checkpoint::write_pages`] writes every page dirty in e or before, and waits for the evictor's writes of such
 //!    pages too.
-//! 5. [`Checkpoint::finish`] writes the changed parts of the map to new blocks, syncs the file, writes superblock A,
-//!    syncs, writes superblock B, syncs, and only then frees what the old checkpoint held.
+//! 5. [`Checkpoint::finish`] writes the changed parts of the map to new blocks, syncs the file, writes one
+//!    superblock, syncs, writes the other, syncs, and only then frees what the old checkpoint held.
 //!
 //! An error before the superblock write gives the checkpoint up: what it would have said goes to the next one, the old
 //! one still holds, nothing was freed. From the superblock write on, and after any failed sync, nobody knows what the

@@ -13,7 +13,7 @@
 //! 5. A freed overflow page that a reader with a ticket may still want keeps its translation word and its units until
 //!    the ticket is gone, though the delta says "free" at once.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::error::PoolError;
@@ -35,7 +35,7 @@ struct Filed {
 #[derive(Debug, Default)]
 pub(crate) struct Delta {
     pub(crate) epoch: u64,
-    pages: HashMap<PageId, Filed>,
+    pages: BTreeMap<PageId, Filed>,
     /// Images captured whose writes have not ended.
     pub(crate) in_flight: usize,
     /// A write of one of its images failed: the checkpoint of this epoch must be given up.
@@ -69,7 +69,7 @@ pub(crate) struct Space {
     free_ids: Vec<PageId>,
     pub(crate) next_id: u32,
     id_max: u32,
-    deferred: HashMap<PageId, Deferred>,
+    deferred: BTreeMap<PageId, Deferred>,
     /// Deferred pages in the order of their freeing, each with its stamp.
     deferred_order: VecDeque<(u64, PageId)>,
     /// Stamp of the newest deferred freeing.
@@ -92,7 +92,7 @@ impl Space {
             free_ids,
             next_id: next_id.max(2),
             id_max,
-            deferred: HashMap::new(),
+            deferred: BTreeMap::new(),
             deferred_order: VecDeque::new(),
             free_stamp: 0,
             tickets: BTreeMap::new(),
@@ -273,7 +273,7 @@ impl Space {
     pub(crate) fn finish_closing(&mut self, update: MapUpdate) -> Vec<PageId> {
         let Some(closing) = self.closing.take() else { return Vec::new() };
         let mut ids = Vec::new();
-        let mut held = HashMap::new();
+        let mut held = BTreeMap::new();
         for (page, entry) in closing.entries() {
             let deferred = self.deferred.get_mut(&page);
             if deferred.is_some() {

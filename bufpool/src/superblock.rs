@@ -1,8 +1,8 @@
 //! The superblock: the root of everything in a data file, and the only thing in it that is ever overwritten.
 //!
 //! Two slots with the same contents, 64 KiB apart, so that neither one torn write nor one rotten erase block takes
-//! both. A checkpoint writes slot 0, syncs, writes slot 1, syncs; at every moment at least one slot is whole, and
-//! the newer of the whole ones counts. Newness is the pair (checkpoint, opening): a checkpoint raises the first,
+//! both. A checkpoint writes one slot, syncs, writes the other, syncs: first the one that can be spared, so at every
+//! moment at least one slot is whole, and the newer of the whole ones counts. Newness is the pair (checkpoint, opening): a checkpoint raises the first,
 //! opening the store for writing raises the second.
 //!
 //! FORMAT.md has the table of a slot. All integers are little-endian. Magic, format version and checksum keep their

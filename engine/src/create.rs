@@ -35,9 +35,9 @@ pub(crate) const START_LSN: u64 = 4096;
 /// Page size of a database whose creator named none.
 pub(crate) const DEFAULT_PAGE_SIZE: usize = 16384;
 
-/// Makes the directory of a database durably, with all its missing parents. To be called whenever there is no database
-/// in it yet: directories that are there already may have been made by a creation that died before it could sync their
-/// names, so every name on the path is made durable, up to the root or to the first directory that may not be synced.
+/// Makes the directory of a database durably, with all its missing parents. Called at every opening: the names that are
+/// there already may have been made by a creation that died before it could sync them, so every name on the path, and
+/// the names in the directory itself, are made durable, up to the root or to the first directory that may not be synced.
 pub(crate) fn make_directory(disk: &dyn Disk, dir: &Path) -> Result<()> {
     let mut made = Vec::new();
     for path in dir.ancestors().filter(|path| !path.as_os_str().is_empty()) {
@@ -46,6 +46,7 @@ pub(crate) fn make_directory(disk: &dyn Disk, dir: &Path) -> Result<()> {
         }
     }
     disk.create_dir_all(dir)?;
+    disk.sync_dir(dir)?;
     for path in dir.ancestors().filter(|path| !path.as_os_str().is_empty() && path.file_name().is_some()) {
         if let Err(error) = disk.sync_dir(parent_of(path)) {
             // A directory of somebody else's, in which we made nothing, need not let us.

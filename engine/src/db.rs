@@ -133,9 +133,7 @@ impl Database {
         if start == Start::Open && !disk.exists(&data)? {
             return Err(Error::NotFound { path: path.to_path_buf() });
         }
-        if start != Start::Open && !disk.exists(&data)? {
-            create::make_directory(&*disk, path)?;
-        }
+        create::make_directory(&*disk, path)?;
         let lock_path = path.join(create::LOCK);
         let lock = disk.lock(&lock_path).map_err(|e| {
             if e.is_locked() {

@@ -32,7 +32,7 @@ fn victim() -> Victim {
     let tables = [db.table("one").unwrap(), db.table("two").unwrap()];
     let put = |rng: &mut Rng, i: u64, len: usize| {
         let key = format!("a common part/{:04}", i % 250);
-        let durability = if i % 50 == 0 { Durability::Sync } else { Durability::Relaxed };
+        let durability = if i.is_multiple_of(50) { Durability::Sync } else { Durability::Relaxed };
         tables[(i % 2) as usize].put_with(key, rng.bytes(len), durability).unwrap();
     };
     let mut earlier = disk.snapshot();
@@ -294,7 +294,7 @@ fn bits_of_every_block_of_the_data_file() {
         }
     }
     let outcomes = try_all(&victim, damages);
-    assert!(outcomes.get(&Outcome::ReadError).is_some(), "no damage was met: {outcomes:?}");
+    assert!(outcomes.contains_key(&Outcome::ReadError), "no damage was met: {outcomes:?}");
 }
 
 #[test]
@@ -371,13 +371,17 @@ fn files_cut_short() {
 fn files_removed_or_brought_back_from_the_past() {
     let victim = Arc::new(victim());
     let mut damages: Vec<Damage> = Vec::new();
+    // The newest log segment is the one file whose removal cannot be told from a log that ended before it was begun.
+    let newest = victim.logs().last().cloned();
     for file in victim.files() {
         let path = file.clone();
-        damages.push((
-            file.clone(),
-            format!("{} removed", file.display()),
-            Box::new(move |disk| disk.remove_file(&path).unwrap()),
-        ));
+        if Some(&file) != newest.as_ref() {
+            damages.push((
+                file.clone(),
+                format!("{} removed", file.display()),
+                Box::new(move |disk| disk.remove_file(&path).unwrap()),
+            ));
+        }
         let (path, owner) = (file.clone(), victim.clone());
         if victim.earlier.files().contains(&file) {
             damages.push((

@@ -158,7 +158,7 @@ pub const fn size_of_field<S, T>(_field: fn(&S) -> &T) -> usize {
     size_of::<T>()
 }
 
-/// The [`Layout`](crate::layout::Layout) of a struct: `layout!("Name", Type { field => "its name", ... })`. It does not
+/// The [`Layout`] of a struct: `layout!("Name", Type { field => "its name", ... })`. It does not
 /// compile unless every field is named.
 ///
 /// ```

@@ -66,7 +66,7 @@
 //!
 //! Structure locks are taken top-down and left to right, leaf latches after them. All of them are *tried*: whoever does not
 //! get one releases what it has and starts again, so nobody waits for a lock while holding one. Frames and page ids for an
-//! operation are set aside in a [`Reserve`](bedstone_bufpool::Reserve) while nothing is held. Under a latch or lock there is no I/O, no
+//! operation are set aside in a [`Reserve`] while nothing is held. Under a latch or lock there is no I/O, no
 //! waiting, no allocation of frames. A page operation takes its latches first, then announces itself to the
 //! checkpoint epochs, then (for the writes of a commit) takes its place in the log by the caller's *stamp*, and then publishes;
 //! from a successful stamp on nothing can fail.

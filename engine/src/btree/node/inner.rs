@@ -39,7 +39,7 @@ pub(super) fn arrays_end(count: usize) -> usize {
 
 impl<'a> Inner<'a> {
     /// The inner node in `page`, a whole page (envelope included) that was built by this module or came
-    /// through [`super::verify`]; other bytes may make this and every other function panic.
+    /// through [`super::verify()`]; other bytes may make this and every other function panic.
     #[inline]
     pub(crate) fn new(page: &'a [u8]) -> Self {
         const FITS: &str = "a page holds its arrays";

@@ -34,7 +34,7 @@ pub(crate) struct Leaf<'a> {
 
 impl<'a> Leaf<'a> {
     /// The leaf in `page`, a whole page (envelope included) that was built by this module or came through
-    /// [`super::verify`]; other bytes may make this and every other function panic.
+    /// [`super::verify()`]; other bytes may make this and every other function panic.
     #[inline]
     pub(crate) fn new(page: &'a [u8]) -> Self {
         let (header, rest) =

@@ -20,7 +20,7 @@
 //! Layout and techniques follow Graefe, "Modern B-Tree Techniques" (2011), and the node layout of LeanStore,
 //! described in "B-Trees Are Back: Engineering Fast and Pageable Node Layouts" (SIGMOD 2025).
 //!
-//! [`Leaf`] and [`Inner`] are views over pages known to be well-formed: built here, or checked by [`verify`]
+//! [`Leaf`] and [`Inner`] are views over pages known to be well-formed: built here, or checked by [`verify()`]
 //! after they were read. On other bytes they may panic, but nothing worse. All sums of space are checked, in
 //! release builds as well.
 

@@ -4,9 +4,9 @@ use super::layout::common_prefix;
 use super::limits::Limits;
 use super::testing::{PAGE_SIZES, Rng, Value, check, inner_content, leaf_content, page};
 use super::{
-    Change, Fit, Inner, InnerChange, InnerPlan, InnerSplit, Leaf, LeafMut, SplitPlan,
-    build_inner_merged, build_merged, build_root_with_child, build_root_with_two, inner_merge_fits, limits,
-    merge_fits, merged_bytes,
+    Change, Fit, Inner, InnerChange, InnerPlan, InnerSplit, Leaf, LeafMut, SplitPlan, build_inner_merged,
+    build_merged, build_root_with_child, build_root_with_two, inner_merge_fits, limits, merge_fits,
+    merged_bytes,
 };
 use bedstone_bufpool::{PageId, PageKind};
 use proptest::prelude::*;

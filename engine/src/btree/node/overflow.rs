@@ -119,7 +119,7 @@ pub(crate) struct OverflowIndex<'a> {
 }
 
 impl<'a> OverflowIndex<'a> {
-    /// The index page in `page`; built here or checked by [`super::verify`], else this may panic.
+    /// The index page in `page`; built here or checked by [`super::verify()`], else this may panic.
     pub(crate) fn new(page: &'a [u8]) -> Self {
         Self::parse(page).expect("a verified index page")
     }
@@ -169,7 +169,7 @@ pub(crate) struct OverflowData<'a> {
 }
 
 impl<'a> OverflowData<'a> {
-    /// The data page in `page`; built here or checked by [`super::verify`], else this may panic.
+    /// The data page in `page`; built here or checked by [`super::verify()`], else this may panic.
     pub(crate) fn new(page: &'a [u8]) -> Self {
         Self::parse(page).expect("a verified data page")
     }
