@@ -52,11 +52,13 @@ pub struct Outcome {
 const KEY: usize = 24;
 const VALUE: usize = 150;
 
-/// The key of entry `i`: random bytes, the same for the same seed.
+/// The key of entry `i`: its number, then random bytes, the same for the same seed. Loading goes through the keys in
+/// order, as a bulk load does; gets and overwrites come at random.
 fn key(seed: u64, i: u64) -> [u8; KEY] {
     let mut rng = Rng::new(seed ^ i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut key = [0; KEY];
-    for part in key.chunks_mut(8) {
+    key[..8].copy_from_slice(&i.to_be_bytes());
+    for part in key[8..].chunks_mut(8) {
         part.copy_from_slice(&rng.next().to_le_bytes());
     }
     key

@@ -320,3 +320,37 @@ fn two_torn_superblock_writes_in_a_row_leave_one_whole() {
         }
     }
 }
+
+/// The harness itself: a medium that acknowledges syncs of the log and does nothing breaks promises, and the oracle must
+/// say so. (Such hardware cannot be survived.)
+#[test]
+fn the_alarm_rings_when_syncs_of_the_log_do_nothing() {
+    let config = config();
+    let disk = SimDisk::new(9);
+    disk.fail_nth_on(".log", OpKind::Sync, 1, Fault::LyingSync, Repeat::Forever);
+    let mut scenario = Scenario::new(config.clone());
+    let db = config.builder(&disk).create(DIR).unwrap();
+    drop(db);
+    scenario.part(&disk.reopen(), 0);
+    disk.clear_faults();
+    let earlier = disk.snapshot();
+    let mut noticed = 0;
+    for seed in 0..5 {
+        disk.restore(&earlier);
+        disk.reseed(seed);
+        let life = disk.reopen();
+        life.fail_nth_on(".log", OpKind::Sync, 1, Fault::LyingSync, Repeat::Forever);
+        let db = config.builder(&life).open(DIR).unwrap();
+        db.table("one").unwrap().put(b"promised", b"1").unwrap();
+        life.power_cut(CutMode::Drop);
+        let life = life.reopen();
+        drop(db);
+        life.clear_faults();
+        let kept = config.builder(&life).open(DIR).and_then(|db| db.table("one")?.contains(b"promised"));
+        noticed += usize::from(!matches!(kept, Ok(true)));
+    }
+    assert_eq!(
+        noticed, 5,
+        "a promise was kept by a medium that keeps nothing: the simulation proves nothing"
+    );
+}

@@ -371,7 +371,7 @@ fn files_cut_short() {
 fn files_removed_or_brought_back_from_the_past() {
     let victim = Arc::new(victim());
     let mut damages: Vec<Damage> = Vec::new();
-    // The newest log segment is the one file whose removal cannot be told from a log that ended before it was begun.
+    // The newest log segment has a test of its own below.
     let newest = victim.logs().last().cloned();
     for file in victim.files() {
         let path = file.clone();
@@ -409,6 +409,19 @@ fn files_removed_or_brought_back_from_the_past() {
         }),
     ));
     try_all(&victim, damages);
+}
+
+/// A log that fills its last segment to the end looks like one whose next segment was taken away, unless that one is
+/// durable before the last record of the first is written.
+#[test]
+#[ignore = "a known gap: a newest segment that vanished takes its commits with it and nothing is said"]
+fn the_newest_segment_removed() {
+    let victim = Arc::new(victim());
+    let newest = victim.logs().last().cloned().unwrap();
+    let path = newest.clone();
+    let damage: Damage =
+        (newest, "newest segment removed".into(), Box::new(move |disk| disk.remove_file(&path).unwrap()));
+    try_all(&victim, vec![damage]);
 }
 
 /// Damage that happens while the store is open is noticed when the page is read again.

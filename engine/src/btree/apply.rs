@@ -1,13 +1,15 @@
 //! Applying many changes at once, in key order.
 //!
 //! Two ways, chosen by how densely the keys lie:
-//! * **Dense** (several changes to a leaf): latch the leaf of the next key, and under one latch and one announcement make
-//!   every change that the leaf is responsible for. Ascending loads cost no descent per key this way.
-//! * **Sparse** (about one change to a leaf): the time goes into waiting for memory, so the descents of a group of keys are made
-//!   first, fetching the lines (and, from the disk, the pages) of all their leaves; then the leaves are latched one
-//!   by one by the words found, each with the usual recheck of its parent.
+//! * **Dense** (several changes to a leaf): latch the leaf of the next key, and under one latch and one
+//!   announcement make every change that the leaf is responsible for. Ascending loads cost no descent per key
+//!   this way.
+//! * **Sparse** (about one change to a leaf): the time goes into waiting for memory, so the descents of a
+//!   group of keys are made first, fetching the lines (and, from the disk, the pages) of all their leaves;
+//!   then the leaves are latched one by one by the words found, each with the usual recheck of its parent.
 //!
-//! A change that needs more than its leaf (a split, the freeing of overflow pages) goes the way of a single write.
+//! A change that needs more than its leaf (a split, the freeing of overflow pages) goes the way of a single
+//! write.
 
 use super::descend::{Obstacle, Place, Retry, Step, Target};
 use super::node::{CellValue, Fit, Leaf, LeafMut};
@@ -45,10 +47,11 @@ struct Progress {
 }
 
 impl Tree {
-    /// Makes the changes in `ops`, whose keys strictly ascend. They have their LSNs already, so nothing is stamped; an error in
-    /// the middle leaves the first ones made and the others not.
+    /// Makes the changes in `ops`, whose keys strictly ascend. They have their LSNs already, so nothing is
+    /// stamped; an error in the middle leaves the first ones made and the others not.
     ///
-    /// The reserve is refilled as needed while nothing is held; overflow values in `ops` are taken as they are written.
+    /// The reserve is refilled as needed while nothing is held; overflow values in `ops` are taken as they
+    /// are written.
     ///
     /// # Errors
     /// Those of reading pages and of [`Reserve::refill`].
@@ -89,8 +92,8 @@ impl Tree {
                         progress
                     }
                     Err(absent) => {
-                        // The pages may be pushed out again before they are used when the pool is small; one key at a
-                        // time always gets on.
+                        // The pages may be pushed out again before they are used when the pool is small; one
+                        // key at a time always gets on.
                         dense = true;
                         if absent.is_empty() {
                             retry.again(pool)?
@@ -121,8 +124,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Applies a group of changes to the leaves that were all fetched beforehand. `Err`: these pages must be brought in first, or
-    /// (if there are none) somebody was in the way of the first key.
+    /// Applies a group of changes to the leaves that were all fetched beforehand. `Err`: these pages must be
+    /// brought in first, or (if there are none) somebody was in the way of the first key.
     fn apply_group<'p>(
         &self,
         pool: &'p Pool,

@@ -1,6 +1,6 @@
-//! What tests of concurrency change about the tree, so that rare things happen often: threads are held up between any two steps of
-//! the protocol and not only where the scheduler happens to switch, and the inner nodes of one table hold only a few
-//! children. Outside tests there is nothing here.
+//! What tests of concurrency change about the tree, so that rare things happen often: threads are held up
+//! between any two steps of the protocol and not only where the scheduler happens to switch, and the inner
+//! nodes of one table hold only a few children. Outside tests there is nothing here.
 
 #[cfg(test)]
 use std::cell::Cell;

@@ -1,13 +1,13 @@
 //! Walking through a range of keys, from either end.
 //!
-//! Each end holds one pin, on the leaf it is in: the leaf is seen as it was when the end reached it, whatever is
-//! written meanwhile. From leaf to leaf an end goes by key, with a new descent: the next leaf is the one responsible for the
-//! upper fence, the previous one is responsible for the keys just below the lower fence. In that leaf it begins at the fence, for
-//! it may have been merged with the one that the end comes from. So splits and merges are of no concern, and every key that
-//! is there all the time is met exactly once.
+//! Each end holds one pin, on the leaf it is in: the leaf is seen as it was when the end reached it, whatever
+//! is written meanwhile. From leaf to leaf an end goes by key, with a new descent: the next leaf is the one
+//! responsible for the upper fence, the previous one is responsible for the keys just below the lower fence.
+//! In that leaf it begins at the fence, for it may have been merged with the one that the end comes from. So
+//! splits and merges are of no concern, and every key that is there all the time is met exactly once.
 //!
-//! The two ends of a range see their leaves at different moments, so they meet by key: neither goes past the last key that the
-//! other one gave.
+//! The two ends of a range see their leaves at different moments, so they meet by key: neither goes past the
+//! last key that the other one gave.
 //!
 //! O_DIRECT has no read-ahead by the kernel. The parent names the leaves to come, so on the way down an end
 //! asks for the next few that are not in memory: two at its second leaf, then twice as many each time, up to
@@ -60,8 +60,8 @@ struct End<'p> {
     at: usize,
     /// Something was given.
     given: bool,
-    /// The key given last; unless the leaf is a new one, it begins with the leaf's prefix. The other end compares with it, so it
-    /// stays until the next one is given.
+    /// The key given last; unless the leaf is a new one, it begins with the leaf's prefix. The other end
+    /// compares with it, so it stays until the next one is given.
     key: Vec<u8>,
     prefix_len: usize,
     new_leaf: bool,
@@ -192,8 +192,8 @@ impl<'p> Scan<'p> {
         Some(Entry { key: &end.key, value: leaf.value(at) })
     }
 
-    /// Calls `f` with the key and value of every entry left, from the front, until it returns `false`: the fastest way through a
-    /// range. Says whether the end was reached.
+    /// Calls `f` with the key and value of every entry left, from the front, until it returns `false`: the
+    /// fastest way through a range. Says whether the end was reached.
     ///
     /// # Errors
     /// Those of reading pages.
@@ -413,8 +413,8 @@ fn lower_end(leaf: Leaf<'_>, lower: &Bound<Vec<u8>>) -> (usize, bool) {
     }
 }
 
-/// Brings an end to the leaf that `target` names: pinned, with fences as the parent has them, and with a ticket if it has values in
-/// overflow pages.
+/// Brings an end to the leaf that `target` names: pinned, with fences as the parent has them, and with a
+/// ticket if it has values in overflow pages.
 fn reach<'p>(tree: Tree, pool: &'p Pool, end: &mut End<'p>, target: Target<'_>, way: Way) -> Result<()> {
     // One pin an end: the old leaf goes before the new one is looked for.
     end.pin = None;

@@ -1,5 +1,5 @@
-//! The way from the root to a node, and what to do when it is disturbed. The module documentation of `btree` says why a
-//! node reached this way is the right one.
+//! The way from the root to a node, and what to do when it is disturbed. The module documentation of `btree`
+//! says why a node reached this way is the right one.
 
 use super::chaos::point;
 use super::node::{Inner, Leaf};
@@ -18,13 +18,13 @@ pub(super) enum Target<'k> {
     Before(&'k [u8]),
     /// The greatest key.
     Last,
-    /// The last child of every node, whatever the fences say: in a tree that is being taken down from its right end they no
-    /// longer reach to the end of all keys.
+    /// The last child of every node, whatever the fences say: in a tree that is being taken down from its
+    /// right end they no longer reach to the end of all keys.
     Outermost,
 }
 
-/// A node found: its word, and its parent as it was read on the way. Before anything is believed about a leaf, it is pinned or
-/// latched, and then [`Place::parent_unchanged`] must hold.
+/// A node found: its word, and its parent as it was read on the way. Before anything is believed about a
+/// leaf, it is pinned or latched, and then [`Place::parent_unchanged`] must hold.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'g> {
     pub(super) parent: PageId,
@@ -50,7 +50,8 @@ impl<'g> Place<'g> {
         Inner::new(self.parent_page)
     }
 
-    /// The leaf's fences are those that the parent gives it. They differ for an instant while the leaf splits.
+    /// The leaf's fences are those that the parent gives it. They differ for an instant while the leaf
+    /// splits.
     pub(super) fn fences_agree(&self, leaf: Leaf<'_>, scratch: &mut Vec<u8>) -> bool {
         let parent = self.parent_node();
         let lower_agrees = match self.slot.checked_sub(1) {
@@ -80,13 +81,15 @@ pub(super) enum Step<'g> {
     At(Place<'g>),
     /// A page on the way is not in memory: bring it in, start again.
     Absent(PageId),
-    /// The child that the place names is free: either an operation is between two of its steps, or the tree is damaged.
+    /// The child that the place names is free: either an operation is between two of its steps, or the tree
+    /// is damaged.
     Free(Place<'g>),
     /// Disturbed by a change of structure: start again.
     Again,
 }
 
-/// The child to take for `target`; `None` when the node does not reach so far (its right part has just gone to another node).
+/// The child to take for `target`; `None` when the node does not reach so far (its right part has just gone
+/// to another node).
 #[inline(always)]
 fn choose(node: Inner<'_>, target: Target<'_>) -> Option<usize> {
     match target {
@@ -128,8 +131,8 @@ impl Tree {
     /// Goes down to the node at `level` (less than the root's) that `target` names.
     ///
     /// # Errors
-    /// [`PoolError::Free`] if the root itself is free (the table was dropped), [`PoolError::Corrupt`] if the nodes
-    /// contradict each other.
+    /// [`PoolError::Free`] if the root itself is free (the table was dropped), [`PoolError::Corrupt`] if the
+    /// nodes contradict each other.
     #[inline(always)]
     pub(super) fn descend<'g>(
         &self,
@@ -285,8 +288,8 @@ impl Retry {
         }
     }
 
-    /// What stands in the way, once the guard is gone. A free child that stays free is damage: whoever frees a child holds
-    /// the structure lock of its parent until the parent no longer names it.
+    /// What stands in the way, once the guard is gone. A free child that stays free is damage: whoever frees
+    /// a child holds the structure lock of its parent until the parent no longer names it.
     pub(super) fn obstacle(&self, guard: &Guard<'_>, step: &Step<'_>) -> Result<Obstacle> {
         match step {
             Step::Absent(page) => Ok(Obstacle::Absent(*page)),

@@ -1,10 +1,10 @@
 //! Giving back all pages of a tree that nobody uses any more.
 //!
-//! The tree is taken down from its right end in small steps, each one page operation after which it is a tree again, only
-//! smaller: values in overflow pages leave their leaf together with their pages; the last few leaves of the last node
-//! leave that node, and nodes left without children leave their parents under the same announcement. So whatever checkpoint an
-//! interruption falls into, the next call goes on from there, and no freed page is ever referred to. The root goes
-//! last, with the last leaves.
+//! The tree is taken down from its right end in small steps, each one page operation after which it is a tree
+//! again, only smaller: values in overflow pages leave their leaf together with their pages; the last few
+//! leaves of the last node leave that node, and nodes left without children leave their parents under the
+//! same announcement. So whatever checkpoint an interruption falls into, the next call goes on from there,
+//! and no freed page is ever referred to. The root goes last, with the last leaves.
 
 use super::descend::{Obstacle, Retry, Step, Target};
 use super::node::{CellValue, Inner, InnerChange, InnerPlan, Leaf, LeafMut, OverflowRef};
@@ -33,11 +33,11 @@ enum Taken<'p> {
 }
 
 impl Tree {
-    /// Frees all pages of the tree, the root last. `between` is called between steps, with nothing held; when it says `false` the
-    /// work stops, and `Ok(false)` is returned. A later call goes on.
+    /// Frees all pages of the tree, the root last. `between` is called between steps, with nothing held; when
+    /// it says `false` the work stops, and `Ok(false)` is returned. A later call goes on.
     ///
-    /// Nobody may write to the tree any more. Readers that still come get [`PoolError::Free`] of the root at the latest, and
-    /// before that may get errors that speak of damage.
+    /// Nobody may write to the tree any more. Readers that still come get [`PoolError::Free`] of the root at
+    /// the latest, and before that may get errors that speak of damage.
     ///
     /// # Errors
     /// Those of reading pages and of [`Reserve::refill`]; what is freed stays freed.
@@ -88,8 +88,8 @@ impl Tree {
         }
     }
 
-    /// Locks the nodes on the way to the greatest key and latches the last leaves. A table in use would never lock
-    /// that much at once; here nobody else is about, and all of it is tried only.
+    /// Locks the nodes on the way to the greatest key and latches the last leaves. A table in use would never
+    /// lock that much at once; here nobody else is about, and all of it is tried only.
     fn take_edge<'p>(&self, guard: &Guard<'p>, retry: &Retry) -> Result<Taken<'p>> {
         let busy = Taken::Obstacle(Obstacle::Busy);
         let place = match self.descend(guard, Target::Outermost, 0)? {

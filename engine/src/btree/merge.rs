@@ -1,8 +1,8 @@
-//! Giving room back: merging sparse neighbours, shrinking the root. The orders of publication and why they are right stand in
-//! the module documentation of `btree`.
+//! Giving room back: merging sparse neighbours, shrinking the root. The orders of publication and why they
+//! are right stand in the module documentation of `btree`.
 //!
-//! All of it is a courtesy: locks and latches are tried, and whatever is in the way, an error of a neighbour's page
-//! included, only means that the pages stay as they are.
+//! All of it is a courtesy: locks and latches are tried, and whatever is in the way, an error of a
+//! neighbour's page included, only means that the pages stay as they are.
 
 use super::chaos::{point, separators_max};
 use super::descend::{Step, Target, bring};
@@ -34,7 +34,8 @@ enum Attempt {
     Absent(PageId),
 }
 
-/// A merged page is to have some room left, or it would soon be split again; unless one of the two is of no use at all.
+/// A merged page is to have some room left, or it would soon be split again; unless one of the two is of no
+/// use at all.
 fn leaves_room(live: usize, capacity: usize, one_is_empty: bool) -> bool {
     one_is_empty || live * 5 <= capacity * 4
 }
@@ -60,15 +61,16 @@ impl Tree {
     /// nodes above as far as that makes them sparse. Nothing may be held.
     pub(super) fn merge_around<'p>(&self, pool: &'p Pool, reserve: &mut Reserve<'p>, key: &[u8]) {
         let mut level = 0;
-        // An error here concerns nobody: the change that led here has been made, and the pages stay as they are.
+        // An error here concerns nobody: the change that led here has been made, and the pages stay as they
+        // are.
         while let Ok(true) = self.merge_level(pool, reserve, key, level) {
             let Some(next) = level.checked_add(1) else { break };
             level = next;
         }
     }
 
-    /// Tries to merge the node at `level` with its right neighbour, then with its left one; `true` if the level above should be
-    /// looked at next.
+    /// Tries to merge the node at `level` with its right neighbour, then with its left one; `true` if the
+    /// level above should be looked at next.
     fn merge_level<'p>(
         &self,
         pool: &'p Pool,
@@ -166,8 +168,8 @@ impl Tree {
         Ok(if parent_sparse { Attempt::DoneParentSparse } else { Attempt::Done })
     }
 
-    /// Locks the parent of the node at `level` that is responsible for `key`, then that node and its neighbour on one
-    /// `side`, left one first, each with `lock`.
+    /// Locks the parent of the node at `level` that is responsible for `key`, then that node and its
+    /// neighbour on one `side`, left one first, each with `lock`.
     fn lock_neighbours<'p, T>(
         &self,
         guard: &Guard<'p>,
@@ -270,8 +272,8 @@ impl Tree {
         Ok(if parent_sparse { Attempt::DoneParentSparse } else { Attempt::Done })
     }
 
-    /// Lets the root take over the content of its only child, if it has just one and that is an inner node. Repeated as long as
-    /// it works.
+    /// Lets the root take over the content of its only child, if it has just one and that is an inner node.
+    /// Repeated as long as it works.
     fn shrink_root<'p>(&self, pool: &'p Pool, reserve: &mut Reserve<'p>) -> Result<Attempt> {
         loop {
             provide(reserve, OPERATION_PAGES)?;

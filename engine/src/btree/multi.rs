@@ -1,8 +1,9 @@
 //! Reading many keys at once.
 //!
-//! A single get waits for memory two or three times, one wait after the other. Here a group of keys goes down level by
-//! level: what all of them need next is asked for before any of it is touched, so that the waits of the whole group overlap. It is the
-//! same with pages that are not in memory: those of the whole group are read with one batch of requests.
+//! A single get waits for memory two or three times, one wait after the other. Here a group of keys goes down
+//! level by level: what all of them need next is asked for before any of it is touched, so that the waits of
+//! the whole group overlap. It is the same with pages that are not in memory: those of the whole group are
+//! read with one batch of requests.
 
 use super::descend::{Obstacle, Place, Retry, Step, Target};
 use super::node::Leaf;
@@ -15,7 +16,8 @@ const GROUP: usize = 32;
 
 impl Tree {
     /// Looks up every key and calls `found` for each, with the key's index and what [`Tree::get`] would have
-    /// given, in no particular order. A group's values are handed over with no page of the group being waited for any more.
+    /// given, in no particular order. A group's values are handed over with no page of the group being waited
+    /// for any more.
     ///
     /// # Errors
     /// As [`Tree::get`]; `found` may have been called for some keys then.
@@ -57,7 +59,8 @@ impl Tree {
             }
             let mut pins: [Option<PagePin<'p>>; GROUP] = [const { None }; GROUP];
             self.pin_leaves(pool, keys, &open[..count], &mut pins, &retry, &mut absent)?;
-            // The slots are on their way or there; the cells are asked for before the first of them is touched.
+            // The slots are on their way or there; the cells are asked for before the first of them is
+            // touched.
             let mut cells = [NONE; GROUP];
             for ((&i, pin), cell) in open[..count].iter().zip(&pins).zip(&mut cells) {
                 if let Some(pin) = pin {
@@ -103,8 +106,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Goes down with the keys `open` and pins their leaves; what is not in memory is noted in `absent`. A key whose way was disturbed
-    /// gets no pin.
+    /// Goes down with the keys `open` and pins their leaves; what is not in memory is noted in `absent`. A
+    /// key whose way was disturbed gets no pin.
     fn pin_leaves<'p, K: AsRef<[u8]>>(
         &self,
         pool: &'p Pool,

@@ -1,22 +1,25 @@
 //! Writing values that are too long for a leaf.
 //!
-//! A value's pages are built before the leaf that refers to them is latched, and nothing may be lost on the way: neither a
-//! leaf that refers to missing pages nor pages that nothing refers to may ever be in a checkpoint.
+//! A value's pages are built before the leaf that refers to them is latched, and nothing may be lost on the
+//! way: neither a leaf that refers to missing pages nor pages that nothing refers to may ever be in a
+//! checkpoint.
 //!
-//! * **A few pages** ([`UNPUBLISHED_PAGES`], less in small pools) stay unpublished in frames of a reserve, and are published under the
-//!   announcement of the change that makes the leaf refer to them. A checkpoint holds whole operations, so it has all of them or
-//!   none. Given up, they vanish without a trace.
-//! * **A longer value** may be longer than the pool, so its pages are published as they are filled, may be written out and
-//!   evicted, and for a while belong to nobody. That while must not contain the end of a checkpoint epoch, or the image would hold
-//!   pages that no recovery could ever find: replay builds the value anew, in other pages. So the builder holds a
-//!   [`BuildPass`] from before its first page until the leaf refers to the value (or the pages were freed again), and the
-//!   checkpointer [closes](BuildGate::close) the gate for the instant in which it ends the epoch. Every epoch then
+//! * **A few pages** ([`UNPUBLISHED_PAGES`], less in small pools) stay unpublished in frames of a reserve,
+//!   and are published under the announcement of the change that makes the leaf refer to them. A checkpoint
+//!   holds whole operations, so it has all of them or none. Given up, they vanish without a trace.
+//! * **A longer value** may be longer than the pool, so its pages are published as they are filled, may be
+//!   written out and evicted, and for a while belong to nobody. That while must not contain the end of a
+//!   checkpoint epoch, or the image would hold pages that no recovery could ever find: replay builds the
+//!   value anew, in other pages. So the builder holds a [`BuildPass`] from before its first page until the
+//!   leaf refers to the value (or the pages were freed again), and the checkpointer
+//!   [closes](BuildGate::close) the gate for the instant in which it ends the epoch. Every epoch then
 //!   contains the building and the reference, or the building and the freeing, as a whole.
 //!
-//! **Waiting.** The checkpointer waits for builders; builders wait for the checkpointer only in [`BuildGate::enter`]. So whoever enters
-//! must hold nothing that another builder may want: the gate comes before the locks of keys. A builder waits for frames and
-//! for its own I/O, for which the pool's writer suffices, and when the data file is full it gets an error; it never waits
-//! for a checkpoint. The source of the value should be at hand: a slow one keeps checkpoints waiting.
+//! **Waiting.** The checkpointer waits for builders; builders wait for the checkpointer only in
+//! [`BuildGate::enter`]. So whoever enters must hold nothing that another builder may want: the gate comes
+//! before the locks of keys. A builder waits for frames and for its own I/O, for which the pool's writer
+//! suffices, and when the data file is full it gets an error; it never waits for a checkpoint. The source of
+//! the value should be at hand: a slow one keeps checkpoints waiting.
 
 use super::Result;
 use super::descend::Retry;
@@ -51,7 +54,8 @@ struct GateState {
     closed: bool,
 }
 
-/// Leave to build long values; checkpoints wait until it is dropped. Clones are further leaves under the same roof: they never wait.
+/// Leave to build long values; checkpoints wait until it is dropped. Clones are further leaves under the same
+/// roof: they never wait.
 #[derive(Debug)]
 pub(crate) struct BuildPass<'p> {
     gate: &'p BuildGate,
@@ -153,8 +157,8 @@ pub(crate) enum SourceError {
     },
 }
 
-/// A value in pages that nothing refers to yet. Dropped without having been written into a tree, it gives its pages back;
-/// no announcement may be held then.
+/// A value in pages that nothing refers to yet. Dropped without having been written into a tree, it gives its
+/// pages back; no announcement may be held then.
 #[derive(Debug)]
 pub(crate) struct PreparedOverflow<'p> {
     pool: &'p Pool,
@@ -173,8 +177,8 @@ pub(super) fn pages_of(shape: &OverflowShape) -> usize {
 }
 
 impl<'p> PreparedOverflow<'p> {
-    /// Builds the value of `len` bytes (1 to [`MAX_VALUE_BYTES`]) that `source` gives, for the table `table`. `pass` must be
-    /// given if [`BuildGate::needs_pass`].
+    /// Builds the value of `len` bytes (1 to [`MAX_VALUE_BYTES`]) that `source` gives, for the table `table`.
+    /// `pass` must be given if [`BuildGate::needs_pass`].
     ///
     /// # Errors
     /// Those of [`Pool::reserve`], and the source's own; nothing is left behind then.
@@ -210,8 +214,8 @@ impl<'p> PreparedOverflow<'p> {
         self.reference
     }
 
-    /// Publishes what is not published yet, so that no frames are held for it. The value must have been built under a pass:
-    /// its pages belong to nobody until a leaf refers to them.
+    /// Publishes what is not published yet, so that no frames are held for it. The value must have been built
+    /// under a pass: its pages belong to nobody until a leaf refers to them.
     ///
     /// # Panics
     /// If there is no pass.
@@ -325,8 +329,8 @@ impl Builder<'_, '_> {
     }
 }
 
-/// The ids of all pages of a value: data pages and index pages. The caller makes sure that they are not freed meanwhile, by a
-/// ticket or because nobody else can change the tree.
+/// The ids of all pages of a value: data pages and index pages. The caller makes sure that they are not freed
+/// meanwhile, by a ticket or because nobody else can change the tree.
 pub(super) fn page_ids(pool: &Pool, table: u32, value: OverflowRef) -> Result<Vec<PageId>> {
     let mut all = vec![value.index];
     let mut walk = IndexWalk::new(pool, table, value)?;

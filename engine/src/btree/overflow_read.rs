@@ -12,8 +12,8 @@ const WINDOW: usize = 64;
 /// A value of more pages than this is read as a scan is: it would push everything else out of the pool.
 const SCAN_PAGES: usize = 16;
 
-/// Reads a value piece by piece, many pages at a time. It sees the value as it was when the leaf was read, whatever is written
-/// meanwhile. The checksum of the whole value is compared at its end.
+/// Reads a value piece by piece, many pages at a time. It sees the value as it was when the leaf was read,
+/// whatever is written meanwhile. The checksum of the whole value is compared at its end.
 #[derive(Debug)]
 pub(crate) struct OverflowReader<'p> {
     pool: &'p Pool,

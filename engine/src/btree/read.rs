@@ -53,8 +53,8 @@ impl Tree {
         let leaf = self.leaf(pin.page_id(), &pin)?;
         match leaf.search(key) {
             Ok(at) => Ok(take(pool, pin, at)),
-            // Whether the leaf covers the key at all is asked only here: the fences lie in lines that a get which finds
-            // its key need not touch, and a missing key is where a mistake would go unnoticed.
+            // Whether the leaf covers the key at all is asked only here: the fences lie in lines that a get
+            // which finds its key need not touch, and a missing key is where a mistake would go unnoticed.
             Err(_) if leaf.covers(key) => Ok(LookUp::NotThere),
             Err(_) => Err(self.not_covered(pin.page_id(), key)),
         }
@@ -71,8 +71,8 @@ pub(super) fn take<'p>(pool: &'p Pool, pin: PagePin<'p>, at: usize) -> LookUp<'p
             LookUp::Found(Found::Inline { pin, range })
         }
         CellValue::Overflow(value) => {
-            // Pages freed before the ticket was taken are not held back by it. If the leaf is still the newest
-            // version after that, the value had not been replaced yet.
+            // Pages freed before the ticket was taken are not held back by it. If the leaf is still the
+            // newest version after that, the value had not been replaced yet.
             point();
             let ticket = pool.ticket();
             if pin.is_current() { LookUp::Found(Found::Overflow { value, ticket }) } else { LookUp::Changed }

@@ -1,9 +1,10 @@
-//! Making room: splitting leaves and inner nodes, growing the root. The orders of publication and why they are right stand in
-//! the module documentation of `btree`.
+//! Making room: splitting leaves and inner nodes, growing the root. The orders of publication and why they
+//! are right stand in the module documentation of `btree`.
 //!
-//! A leaf is split together with the change that did not fit, as one page operation. Its parent must have room for one more separator;
-//! if it has not, everything is released, the parent is split first (and before it, if need be, its own parent), each as a page
-//! operation of its own, and the leaf is tried again. So no operation ever needs more than three frames.
+//! A leaf is split together with the change that did not fit, as one page operation. Its parent must have
+//! room for one more separator; if it has not, everything is released, the parent is split first (and before
+//! it, if need be, its own parent), each as a page operation of its own, and the leaf is tried again. So no
+//! operation ever needs more than three frames.
 
 use super::chaos::{point, separators_max};
 use super::descend::{Obstacle, Retry, Step, Target};
@@ -112,7 +113,8 @@ impl Tree {
         let Some(lock) = guard.lock_inner(place.parent, place.parent_word) else {
             return Ok(Err(Obstacle::Busy));
         };
-        // Under the lock the leaf stays this child of this parent; only its frame may have changed since the descent.
+        // Under the lock the leaf stays this child of this parent; only its frame may have changed since the
+        // descent.
         let word = guard.word(place.page);
         let Some(latch) = guard.latch(place.page, word) else {
             let absent = word.state() == bedstone_bufpool::PageState::Absent;
@@ -122,8 +124,8 @@ impl Tree {
         Ok(Ok(Pair { lock, latch, slot: place.slot }))
     }
 
-    /// Splits the inner node at `level` on the way to `key`, or grows the root if that is the node; unless it has room for a
-    /// further separator of `wanted` bytes by now.
+    /// Splits the inner node at `level` on the way to `key`, or grows the root if that is the node; unless it
+    /// has room for a further separator of `wanted` bytes by now.
     pub(super) fn split_inner<'p>(
         &self,
         pool: &'p Pool,
@@ -174,8 +176,8 @@ impl Tree {
         Ok(Locked::Pair { above, node, slot: place.slot })
     }
 
-    /// Whether a node takes another separator of `wanted` bytes. It then always does so when it has at most one: that is what the
-    /// limit of keys is for.
+    /// Whether a node takes another separator of `wanted` bytes. It then always does so when it has at most
+    /// one: that is what the limit of keys is for.
     fn has_room(&self, node: &InnerLock<'_>, wanted: usize) -> bool {
         let node = Inner::new(node.page());
         let added = SEPARATOR_BYTES + wanted.saturating_sub(node.prefix_len());
@@ -183,8 +185,8 @@ impl Tree {
             || node.count() < separators_max(self.table) && node.live_bytes() + added <= node.capacity()
     }
 
-    /// Splits a locked inner node. If its parent has no room, nothing is changed, and the length of the separator that it should have
-    /// taken is returned.
+    /// Splits a locked inner node. If its parent has no room, nothing is changed, and the length of the
+    /// separator that it should have taken is returned.
     fn try_split_inner<'p>(
         &self,
         pool: &'p Pool,
@@ -254,8 +256,8 @@ enum Locked<'p> {
     Obstacle(Obstacle),
 }
 
-/// The new page takes over what the envelope of the page it was split from says of its keys: the highest LSN, and the newest
-/// undo record.
+/// The new page takes over what the envelope of the page it was split from says of its keys: the highest LSN,
+/// and the newest undo record.
 pub(super) fn inherit(new: &mut NewPage<'_>, old: &[u8]) {
     new[MAX_LSN_AND_HISTORY].copy_from_slice(&old[MAX_LSN_AND_HISTORY]);
 }

@@ -1,5 +1,5 @@
-//! Walking a whole tree: checking that its pages agree with each other, and measuring it. The pages are seen one by one
-//! while others may go on writing, so the sums are of no single moment.
+//! Walking a whole tree: checking that its pages agree with each other, and measuring it. The pages are seen
+//! one by one while others may go on writing, so the sums are of no single moment.
 
 use super::descend::{Place, Retry, Step, Target};
 use super::node::{CellValue, Inner, Leaf};
@@ -64,11 +64,13 @@ impl Tree {
         }
     }
 
-    /// Calls `visit` with every page of the tree: inner nodes from the root's level down, leaves from left to right,
-    /// each leaf's overflow pages after it. Checks on the way that levels and fences agree with what the parents say.
+    /// Calls `visit` with every page of the tree: inner nodes from the root's level down, leaves from left to
+    /// right, each leaf's overflow pages after it. Checks on the way that levels and fences agree with what
+    /// the parents say.
     ///
     /// # Errors
-    /// [`bedstone_bufpool::PoolError::Corrupt`] for the first contradiction, those of reading pages, and what `visit` returns.
+    /// [`bedstone_bufpool::PoolError::Corrupt`] for the first contradiction, those of reading pages, and what
+    /// `visit` returns.
     pub(crate) fn walk(&self, pool: &Pool, visit: &mut dyn FnMut(Visit) -> Result<()>) -> Result<()> {
         self.walk_leaves_with(pool, visit, &mut |_| {})
     }
@@ -242,8 +244,8 @@ impl Tree {
         }
     }
 
-    /// A node's fences are not those that its parent gives it. That is so for an instant while one of the two is being changed;
-    /// when both can be locked and it is so still, it is damage.
+    /// A node's fences are not those that its parent gives it. That is so for an instant while one of the two
+    /// is being changed; when both can be locked and it is so still, it is damage.
     pub(super) fn disagree(
         &self,
         guard: &bedstone_bufpool::Guard<'_>,

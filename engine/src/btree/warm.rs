@@ -9,9 +9,10 @@ use bedstone_bufpool::{Access, PageId, Pool};
 const GROUP: usize = 32;
 
 impl Tree {
-    /// Reads the leaves responsible for `keys`, which ascend, into memory, but no more than `max_pages` of them: in a
-    /// pool too small for all, the first would be pushed out again. Gives how many different leaves the keys fall into (beyond
-    /// `max_pages`: at most how many). Keys that fall into the leaf of the one before cost one comparison.
+    /// Reads the leaves responsible for `keys`, which ascend, into memory, but no more than `max_pages` of
+    /// them: in a pool too small for all, the first would be pushed out again. Gives how many different
+    /// leaves the keys fall into (beyond `max_pages`: at most how many). Keys that fall into the leaf of the
+    /// one before cost one comparison.
     ///
     /// # Errors
     /// Those of reading pages.

@@ -60,7 +60,8 @@ pub(crate) enum Outcome {
     NotFound,
 }
 
-/// The value about to be replaced lies in overflow pages: which ones. Their ids are read with nothing latched.
+/// The value about to be replaced lies in overflow pages: which ones. Their ids are read with nothing
+/// latched.
 pub(super) struct OldOverflow<'p> {
     reference: OverflowRef,
     pages: Vec<PageId>,
@@ -117,8 +118,9 @@ impl<'p> Pending<'_, '_, 'p> {
         }
     }
 
-    /// Finds out which pages the value about to be replaced has. The latch of its leaf is still held by the caller when it takes the
-    /// ticket, so the pages are not freed before that; it is released before this reads them.
+    /// Finds out which pages the value about to be replaced has. The latch of its leaf is still held by the
+    /// caller when it takes the ticket, so the pages are not freed before that; it is released before this
+    /// reads them.
     pub(super) fn learn_old(
         &mut self,
         pool: &'p Pool,
@@ -184,8 +186,8 @@ pub(super) fn with_scratch<R>(f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     SCRATCH.with(|scratch| f(&mut scratch.borrow_mut()))
 }
 
-/// Whether a node whose keys (without the fences, which no merge removes both of) take so many bytes is worth merging with a
-/// neighbour.
+/// Whether a node whose keys (without the fences, which no merge removes both of) take so many bytes is worth
+/// merging with a neighbour.
 pub(super) fn is_sparse(bytes: usize, capacity: usize) -> bool {
     bytes * 10 < capacity * 3
 }
@@ -209,9 +211,9 @@ pub(super) enum Reached<'p> {
 
 impl Tree {
     /// Makes one change. `stamp` is called at most once per call, under the leaf's latch and announced to the
-    /// checkpoint, when nothing can fail any more; it must not wait. `attach` are new pages to be published together with the
-    /// change; like the pages of a prepared value they are taken only when the change is applied. The reserve is
-    /// refilled as needed, while nothing is held.
+    /// checkpoint, when nothing can fail any more; it must not wait. `attach` are new pages to be published
+    /// together with the change; like the pages of a prepared value they are taken only when the change is
+    /// applied. The reserve is refilled as needed, while nothing is held.
     ///
     /// # Errors
     /// Those of reading pages and of [`Reserve::refill`]; nothing is changed or stamped then.
@@ -267,8 +269,8 @@ impl Tree {
                     page.finish();
                     pending.free_old(pool, &operation);
                     drop(operation);
-                    // Looked into when the leaf becomes sparse, and then now and again: its neighbours may be full now and
-                    // sparse later.
+                    // Looked into when the leaf becomes sparse, and then now and again: its neighbours may be
+                    // full now and sparse later.
                     if sparse && (!was_sparse || count % 16 == 0) {
                         self.merge_around(pool, reserve, key);
                     }

@@ -1,5 +1,5 @@
-//! What a checkpoint and a power cut after it leave of operations in progress: no page that nothing refers to, no reference to
-//! a missing page.
+//! What a checkpoint and a power cut after it leave of operations in progress: no page that nothing refers
+//! to, no reference to a missing page.
 
 use super::harness::*;
 use crate::btree::{BuildGate, NewValue, PreparedOverflow, Stamp, Tree, Write};
@@ -18,8 +18,8 @@ fn after_checkpoint(sim: &SimDisk, pool: &Pool, mode: CutMode, seed: u64) -> Poo
     open_pool(&disk, PAGE, FRAMES, Background::Manual)
 }
 
-/// A long value, checkpointed before it is begun, when it is referred to, and when it is gone; by the gate there can be no
-/// checkpoint in between.
+/// A long value, checkpointed before it is begun, when it is referred to, and when it is gone; by the gate
+/// there can be no checkpoint in between.
 #[test]
 fn long_values_are_there_wholly_or_not_at_all() {
     for early in [false, true] {
@@ -54,7 +54,8 @@ fn long_values_are_there_wholly_or_not_at_all() {
     }
 }
 
-/// Pages of a freed value that somebody still reads are pushed out of the pool before the checkpoint that says they are free.
+/// Pages of a freed value that somebody still reads are pushed out of the pool before the checkpoint that
+/// says they are free.
 #[test]
 fn freed_pages_that_are_evicted_stay_freed() {
     let (sim, pool, tree) = fresh(1, PAGE, 64, Background::Manual);
@@ -132,7 +133,8 @@ fn taking_a_tree_down_goes_on_after_a_crash() {
     assert_same(TREE, &after_checkpoint(&sim, &pool, CutMode::Random, 1), &model);
 }
 
-/// Operations of one epoch are in its checkpoint wholly, those of the next one not at all, with pages coming and going.
+/// Operations of one epoch are in its checkpoint wholly, those of the next one not at all, with pages coming
+/// and going.
 #[test]
 fn checkpoints_cut_between_operations() {
     for seed in 0..4 {

@@ -1,5 +1,5 @@
-//! Random operations against a `BTreeMap`: all page sizes, pools so small that pages come and go, checkpoints in between, and
-//! after some of them a look at what a power cut would leave.
+//! Random operations against a `BTreeMap`: all page sizes, pools so small that pages come and go, checkpoints
+//! in between, and after some of them a look at what a power cut would leave.
 
 use super::harness::*;
 use crate::btree::BuildGate;

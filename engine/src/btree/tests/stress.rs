@@ -1,5 +1,6 @@
-//! Several threads on one tree. Every value begins with its key; every thread knows exactly what its own keys hold, some keys
-//! are there all the time, and a checkpointer looks now and again at what a power cut would leave.
+//! Several threads on one tree. Every value begins with its key; every thread knows exactly what its own keys
+//! hold, some keys are there all the time, and a checkpointer looks now and again at what a power cut would
+//! leave.
 
 use super::harness::*;
 use crate::btree::chaos::disturb_this_thread;
@@ -112,7 +113,8 @@ impl World {
         mine
     }
 
-    /// A scan over some hundred keys, forward or backward: own keys are as they are known, permanent ones are all there.
+    /// A scan over some hundred keys, forward or backward: own keys are as they are known, permanent ones are
+    /// all there.
     fn scan(&self, rng: &mut Rng, mine: &Model, threads: u64, thread: u64) {
         let (a, b) = (key(rng.below(self.keys)), key(rng.below(self.keys)));
         let (lower, upper) = if a <= b { (a, b) } else { (b, a) };
@@ -235,14 +237,14 @@ fn run_on(
 
 #[test]
 fn many_threads_small_values() {
-    run(1, 4096, 256, 6000, 100, 3000);
-    run(2, 4096, 1024, 20_000, 200, 3000);
+    run(1, 4096, 256, 6000, 100, 1200);
+    run(2, 4096, 1024, 20_000, 200, 1000);
 }
 
 #[test]
 fn many_threads_on_few_leaves() {
-    run(3, 4096, 256, 200, 300, 3000);
-    run(4, 65536, 128, 2000, 300, 1500);
+    run(3, 4096, 256, 200, 300, 2000);
+    run(4, 65536, 128, 2000, 300, 800);
 }
 
 /// Many levels, so that inner nodes split and merge all the time.
@@ -250,13 +252,13 @@ fn many_threads_on_few_leaves() {
 fn many_threads_on_small_nodes() {
     for seed in 7..9 {
         let (sim, pool, tree) = fresh_with_small_nodes(seed, 1024);
-        run_on(sim, pool, tree, seed, 1024, 6000, 1000, 1500);
+        run_on(sim, pool, tree, seed, 1024, 3000, 1000, 800);
     }
 }
 
 #[test]
 fn many_threads_long_values() {
-    run(5, 4096, 1024, 600, 40_000, 800);
+    run(5, 4096, 1024, 600, 40_000, 500);
 }
 
 /// A tree that is dropped while others read it: they get an answer or are told that the root is free.

@@ -61,8 +61,8 @@ fn tall_trees_grow_and_shrink() {
     }
 }
 
-/// Keys that share nearly all of their bytes with a few others and none with the rest: separators and both fences of inner nodes
-/// are as long as keys may be, and a node is full with two separators.
+/// Keys that share nearly all of their bytes with a few others and none with the rest: separators and both
+/// fences of inner nodes are as long as keys may be, and a node is full with two separators.
 #[test]
 fn nodes_full_with_two_separators() {
     let max_key = limits(4096).max_key;
@@ -105,7 +105,8 @@ fn deleting_everything_leaves_two_pages() {
     }
 }
 
-/// Ascending loads fill leaves to the last byte, and the split of such a leaf must find room for the fence that it gains.
+/// Ascending loads fill leaves to the last byte, and the split of such a leaf must find room for the fence
+/// that it gains.
 #[test]
 fn leaves_filled_to_the_last_byte() {
     for page_size in [4096, 8192] {
@@ -176,7 +177,8 @@ fn a_refused_stamp_changes_nothing() {
     let (_sim, pool, tree) = fresh(1, 4096, 256, Background::Manual);
     let gate = BuildGate::new(256);
     let mut model = Model::new();
-    // Each put is refused once and then made: with room in the leaf, with a split, with an overflow value, as an update.
+    // Each put is refused once and then made: with room in the leaf, with a split, with an overflow value, as
+    // an update.
     for n in 0..200u64 {
         let key = (n % 150).to_be_bytes();
         let value = vec![n as u8; if n % 7 == 0 { 3000 } else { 200 }];
