@@ -104,6 +104,9 @@ fn a_forked_child_uses_no_ring_and_no_thread_of_its_parent() {
 fn io_uring_forbidden_while_operations_are_in_flight() {
     use std::os::unix::process::ExitStatusExt;
     let dir = TempDir::new().unwrap();
+    if RealDisk::new(IoChoice::Uring, true).is_err() {
+        return eprintln!("skipped: no io_uring");
+    }
     in_child("in flight, plain", dir.path());
     if !ring::defers() {
         return eprintln!("skipped: no deferring rings");
