@@ -14,6 +14,8 @@ use crate::pool::{Pool, Shared};
 pub struct Reserve<'p> {
     shared: &'p Shared,
     parts: Parts,
+    /// It may draw on room that others leave alone.
+    urgent: bool,
 }
 
 /// The parts of a reserve, kept for the next writer when one is done.
@@ -33,25 +35,23 @@ impl Pool {
     /// [`PoolError::Exhausted`] if no frames can be freed, [`PoolError::NoSpace`] if the data file cannot grow (nothing
     /// has happened then), [`PoolError::Failed`], or an I/O error of writing pages out.
     pub fn reserve(&self, pages: usize) -> Result<Reserve<'_>> {
+        self.reserve_as(pages, false)
+    }
+
+    /// As [`Pool::reserve`] for operations that free space in the end (deletes, drops): draws, now and at every
+    /// refill, on room that others leave alone.
+    ///
+    /// # Errors
+    /// As [`Pool::reserve`].
+    pub fn reserve_urgent(&self, pages: usize) -> Result<Reserve<'_>> {
+        self.reserve_as(pages, true)
+    }
+
+    fn reserve_as(&self, pages: usize, urgent: bool) -> Result<Reserve<'_>> {
         let shared = self.shared();
-        let mut reserve = Reserve { shared, parts: shared.stash.pop().unwrap_or_default() };
+        let mut reserve = Reserve { shared, parts: shared.stash.pop().unwrap_or_default(), urgent };
         reserve.refill(pages)?;
         Ok(reserve)
-    }
-
-    /// As [`Pool::reserve`] for operations that free space in the end (deletes, drops): draws on room that
-    /// others leave alone.
-    pub fn reserve_urgent(&self, pages: usize) -> Result<Reserve<'_>> {
-        let shared = self.shared();
-        let mut reserve = Reserve { shared, parts: shared.stash.pop().unwrap_or_default() };
-        reserve.top_up(pages, true)?;
-        Ok(reserve)
-    }
-
-    /// Makes sure that the data file has room for `pages` more images now, beyond all that is promised already,
-    /// growing it if need be. To be asked before a large commit enters the log.
-    pub fn ensure_space(&self, pages: u64) -> Result<()> {
-        self.shared().ensure_space(i64::try_from(pages).unwrap_or(i64::MAX / 2), false)
     }
 }
 
@@ -61,16 +61,11 @@ impl Reserve<'_> {
     /// # Errors
     /// As [`Pool::reserve`]; what is set aside already stays.
     pub fn refill(&mut self, pages: usize) -> Result<()> {
-        self.top_up(pages, false)
-    }
-
-    fn top_up(&mut self, pages: usize, urgent: bool) -> Result<()> {
         self.shared.check_failed()?;
         let parts = &mut self.parts;
         if parts.frames.len() < pages {
             self.shared.take_frames(pages, &mut parts.frames)?;
         }
-        let missing_credit = pages as i64 - parts.credit;
         if parts.ids.len() < pages {
             let missing = pages - parts.ids.len();
             if !self.shared.space.lock().take_ids(missing, &mut parts.ids) {
@@ -80,16 +75,32 @@ impl Reserve<'_> {
                 ));
             }
         }
-        if missing_credit > 0 {
+        self.hold_space(pages as u64)
+    }
+
+    /// Sets data-file space aside for `pages` images in all, growing the file if need be, and neither frames nor ids:
+    /// for a large commit, before it enters the log. What is not used by then goes back with the reserve.
+    ///
+    /// # Errors
+    /// [`PoolError::NoSpace`] if the data file cannot grow (nothing has happened then), [`PoolError::Failed`].
+    pub fn hold_space(&mut self, pages: u64) -> Result<()> {
+        let missing = i64::try_from(pages).unwrap_or(i64::MAX / 4) - self.parts.credit;
+        if missing > 0 {
             // Promised first, looked at afterwards: of two writers who take the last room at once, one must see it.
-            self.shared.promise(missing_credit);
-            if let Err(error) = self.shared.ensure_space(0, urgent) {
-                self.shared.promise(-missing_credit);
+            self.shared.promise(missing);
+            if let Err(error) = self.shared.ensure_space(0, self.urgent) {
+                self.shared.promise(-missing);
                 return Err(error);
             }
-            parts.credit += missing_credit;
+            self.parts.credit += missing;
         }
         Ok(())
+    }
+
+    /// From now on the reserve may draw on room that others leave alone: what it is for is in the log already, so
+    /// that it must not fail.
+    pub fn make_urgent(&mut self) {
+        self.urgent = true;
     }
 
     /// Frames left.
@@ -133,7 +144,12 @@ impl Reserve<'_> {
 
 impl Drop for Reserve<'_> {
     fn drop(&mut self) {
-        let parts = std::mem::take(&mut self.parts);
+        let mut parts = std::mem::take(&mut self.parts);
+        let unused = parts.credit - parts.frames.len() as i64;
+        if unused > 0 {
+            parts.credit -= unused;
+            self.shared.promise(-unused);
+        }
         if parts.frames.len() > self.shared.stash_frames_max {
             self.shared.dissolve(parts);
         } else if let Err(parts) = self.shared.stash.push(parts) {

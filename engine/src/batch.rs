@@ -199,6 +199,10 @@ impl BatchWrite {
         &bytes[start..start + self.key_len as usize]
     }
 
+    pub(crate) fn is_delete(&self) -> bool {
+        !self.is_put
+    }
+
     /// `None` is a delete.
     pub(crate) fn value<'b>(&self, bytes: &'b [u8]) -> Option<&'b [u8]> {
         let start = self.start as usize + usize::from(self.header) + self.key_len as usize;

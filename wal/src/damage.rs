@@ -65,6 +65,10 @@ pub fn classify_end(reader: &LogReader, required: Lsn) -> Result<EndState, WalEr
     };
     match end.reason {
         EndReason::MissingSegment => return damaged("segments are made one after the other".to_owned()),
+        EndReason::LastSegmentEnds => {
+            let rule = "a segment's last bytes are used only after the next one is durable";
+            return damaged(rule.to_owned());
+        }
         EndReason::BadSegmentHeader | EndReason::SegmentCut { .. } => {
             return damaged("a segment is whole and durable before it gets its name".to_owned());
         }
@@ -147,7 +151,7 @@ fn describe(reason: &EndReason) -> String {
             format!("found a record of opening {found} after one of opening {newest}")
         }
         EndReason::BadHeader => "found a length or reserved bytes that are not possible".to_owned(),
-        EndReason::LastSegmentEnds => "the last segment ends".to_owned(),
+        EndReason::LastSegmentEnds => "the last segment ends and no other follows".to_owned(),
         EndReason::MissingSegment => "the next segment is missing and a later one exists".to_owned(),
         EndReason::BadSegmentHeader => "the next segment has a bad header".to_owned(),
         EndReason::SegmentCut { expected, found } => {

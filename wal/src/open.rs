@@ -9,8 +9,11 @@
 //! - *Records behind the end*, left behind a hole by the crash or by a cut of a damaged log, could one day continue
 //!   the log by chance, if a record of this opening ended where one of them begins. Blocks of the tail segment with
 //!   such records are overwritten with zeros.
+//! - *The end of the last segment*: while fewer bytes than a record header are left of the tail's segment, the next
+//!   one stays a segment, cleaned as the tail is. A log without it would look as if a segment had been lost.
 //! - *Later segments* were prepared or even written; what they hold is no part of the log. They lose their names as
-//!   segments, the last one first, each step durable: a gap in the row of segments would look like damage.
+//!   segments after the tail was cleaned, the last one first, each step durable: a gap in the row of segments would
+//!   look like damage, and so would a record that goes on in a segment that is not there.
 //!
 //! All of it can be repeated: a crash in between changes nothing that was read.
 
@@ -93,36 +96,45 @@ pub(crate) fn open(disk: Arc<dyn Disk>, cfg: WalConfig, end: &LogEnd) -> Result<
     let catalogue = Arc::new(Catalogue::scan(&*disk, &cfg.dir, cfg.database_id)?);
     check_opening(&catalogue, cfg.opening, end)?;
     let tail = end.lsn.0;
-    let Some((tail_index, info)) =
-        catalogue.ending_at(tail).and_then(|index| Some((index, catalogue.segments.get(index)?)))
-    else {
+    let Some(first) = catalogue.ending_at(tail) else {
         return Err(WalError::MissingSegment { lsn: end.lsn, file: end.segment.clone() });
     };
-    let (before, later) = (&catalogue.segments[..tail_index], &catalogue.segments[tail_index + 1..]);
+    // One segment, or two where the next record's header would reach into the next.
+    let header_end = tail + RECORD_HEADER_BYTES as u64 - 1;
+    let last = catalogue.holding(header_end).unwrap_or(first);
+    let (before, rest) = catalogue.segments.split_at(first);
+    let (live, later) = rest.split_at(last + 1 - first);
 
-    let spares = retire(&*disk, &cfg, &catalogue, later)?;
-    let segment =
-        Arc::new(Segment::open(&*disk, info.path.clone(), info.start.0, info.bytes, cfg.syncs_in_flight)?);
-    if info.present() < info.bytes
-        && let Some(file) = segment.files.first()
-    {
-        // A log that was cut and is salvaged up to the cut: the segment gets its length back.
-        file.allocate_zeroed(SEGMENT_HEADER_BYTES + info.bytes)?;
+    let mut segments = VecDeque::new();
+    for info in live {
+        let segment =
+            Segment::open(&*disk, info.path.clone(), info.start.0, info.bytes, cfg.syncs_in_flight)?;
+        if info.present() < info.bytes
+            && let Some(file) = segment.files.first()
+        {
+            // A log that was cut and is salvaged up to the cut: the segment gets its length back.
+            file.allocate_zeroed(SEGMENT_HEADER_BYTES + info.bytes)?;
+        }
+        segments.push_back(Arc::new(segment));
     }
-    make_durable(&disk, &cfg, &catalogue, before, &segment, end)?;
+    make_durable(&disk, &cfg, &catalogue, before, &segments, end)?;
+    // After the tail was cleaned: the header of a torn record there may reach into a later segment.
+    let spares = retire(&*disk, &cfg, &catalogue, later)?;
+    let (last_start, prepared_end) =
+        segments.back().map_or((tail, tail), |segment| (segment.start, segment.end()));
 
     let shared = Shared {
         seed: crc_seed(&cfg.database_id),
         state: Mutex::new(State {
             buffer: LogBuffer::new(cfg.buffer_bytes, tail),
             ledger: Ledger::new(tail, cfg.syncs_in_flight),
-            prepare_beyond: segment.start,
-            segments: VecDeque::from([Arc::clone(&segment)]),
+            prepare_beyond: last_start,
+            segments,
             old: before.to_vec(),
             counters: Counters::default(),
         }),
         supply: Mutex::new(Supply { spares, in_advance_failed: false, last_made: Some(disk.now()) }),
-        free: AtomicU64::new(segment.end() - tail),
+        free: AtomicU64::new(prepared_end - tail),
         tail: AtomicU64::new(tail),
         written: AtomicU64::new(tail),
         durable: AtomicU64::new(tail),
@@ -133,6 +145,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, cfg: WalConfig, end: &LogEnd) -> Result<
         disk,
         cfg,
     };
+    shared.prepare_for_opening()?;
     Ok(Arc::new(shared))
 }
 
@@ -182,13 +195,13 @@ fn retire(
     Ok(spares.into_iter().map(|path| Spare { path, old: false }).collect())
 }
 
-/// Makes the log from the replay LSN to its end durable, and the tail segment free of other records behind the end.
+/// Makes the log from the replay LSN to its end durable, and the segments that go on free of other records behind the end.
 fn make_durable(
     disk: &Arc<dyn Disk>,
     cfg: &WalConfig,
     catalogue: &Arc<Catalogue>,
     before: &[SegmentInfo],
-    tail: &Segment,
+    live: &VecDeque<Arc<Segment>>,
     end: &LogEnd,
 ) -> Result<(), WalError> {
     let direct = disk.report(&cfg.dir).direct;
@@ -201,16 +214,21 @@ fn make_durable(
         }
         file.sync_data()?;
     }
-    let Some(file) = tail.files.first() else {
-        return Err(WalError::Internal { what: "the tail segment has no open file" });
-    };
-    let from = tail.start.max(end.from.0);
-    let padded = write_again(&mut stream, &**file, tail.start, from, end.lsn.0)?;
-    if padded < tail.end() {
-        remove_own_positions(&**disk, &**file, tail.start, padded, tail.end())?;
+    for segment in live {
+        let Some(file) = segment.files.first() else {
+            return Err(WalError::Internal { what: "the tail segment has no open file" });
+        };
+        let mut padded = segment.start;
+        if segment.start < end.lsn.0 {
+            let from = segment.start.max(end.from.0);
+            padded = write_again(&mut stream, &**file, segment.start, from, end.lsn.0)?;
+        }
+        if padded < segment.end() {
+            remove_own_positions(&**disk, &**file, segment.start, padded, segment.end())?;
+        }
+        // The length too: nothing is known about what the opening before made durable.
+        file.sync_all()?;
     }
-    // The length too: nothing is known about what the opening before made durable.
-    file.sync_all()?;
     Ok(disk.sync_dir(&cfg.dir)?)
 }
 

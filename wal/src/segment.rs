@@ -269,10 +269,10 @@ impl Catalogue {
         (self.segments.get(index)?.end().0 > lsn).then_some(index)
     }
 
-    /// The index of the segment in which a log that ends at `lsn` goes on: the one that holds the byte before `lsn`,
-    /// or else the one that begins there.
+    /// The index of the segment in which a log that ends at `lsn` goes on: the one that holds the byte at `lsn`, or
+    /// else, where a segment was lost, the one that ends there.
     pub(crate) fn ending_at(&self, lsn: u64) -> Option<usize> {
-        lsn.checked_sub(1).and_then(|before| self.holding(before)).or_else(|| self.holding(lsn))
+        self.holding(lsn).or_else(|| lsn.checked_sub(1).and_then(|before| self.holding(before)))
     }
 
     /// The file with a bad header that, by its name, ought to hold `lsn`.

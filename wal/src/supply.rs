@@ -5,6 +5,13 @@
 //! compare-and-swap; an append moves the tail and shrinks its credit by the same number of bytes, so `free` does not
 //! change; a new segment adds its bytes; dropping a credit gives back what is left of it. Since `free` is never
 //! negative, every append that has a credit finds its bytes prepared.
+//!
+//! Two things are kept back from `free`:
+//! - *The end of the last segment*, a record header long, from everybody. So a log that goes on to the end of a
+//!   segment proves that there was a next one, durable: should it be missing, that is damage and not the log's end.
+//! - *A reserve*, from all but [`Claim::Urgent`]: what leads to free space in the end, as deleting does, still finds
+//!   room in the log when a full disk has stopped everything else. An opening leaves two segments at least: then the
+//!   log can always go on, for a checkpoint with the tail in one frees the other.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +22,7 @@ use bedstone_io::sync::Ordering;
 use crate::config::Background;
 use crate::error::WalError;
 use crate::lsn::Lsn;
+use crate::record::RECORD_HEADER_BYTES;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentInfo};
 use crate::shared::Shared;
 use crate::space::{Fill, NotMade, Segment, Spare, make_segment};
@@ -33,10 +41,31 @@ pub(crate) struct Supply {
 /// A log that fills a segment in less time than this is being loaded: new segments are only allocated, not zeroed.
 const BUSY: Duration = Duration::from_secs(3);
 
+/// The reserve is this share of a segment.
+const RESERVE_SHARE: u64 = 8;
+
+/// Who asks for space in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claim {
+    Ordinary,
+    /// What leads to free space in the end.
+    Urgent,
+}
+
 impl Shared {
-    /// Takes `bytes` out of the free space, if they are there.
-    pub(crate) fn debit(&self, bytes: u64) -> bool {
-        self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, |free| free.checked_sub(bytes)).is_ok()
+    /// What `claim` may not take of the free space.
+    pub(crate) fn kept_back(&self, claim: Claim) -> u64 {
+        match claim {
+            Claim::Ordinary => self.cfg.segment_bytes / RESERVE_SHARE,
+            Claim::Urgent => RECORD_HEADER_BYTES as u64,
+        }
+    }
+
+    /// Takes `bytes` out of the free space, if they are there for `claim`.
+    pub(crate) fn debit(&self, bytes: u64, claim: Claim) -> bool {
+        let kept_back = self.kept_back(claim);
+        let take = |free: u64| free.checked_sub(bytes).filter(|&left| left >= kept_back);
+        self.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok()
     }
 
     /// Gives `bytes` back to the free space.
@@ -46,34 +75,34 @@ impl Shared {
 
     /// Takes `bytes` out of the free space, making segments until they are there. Segments made in vain are given
     /// back, so that a request that is too large for the medium does not take the room of smaller ones.
-    pub(crate) fn debit_or_prepare(&self, bytes: u64) -> Result<(), WalError> {
+    pub(crate) fn debit_or_prepare(&self, bytes: u64, claim: Claim) -> Result<(), WalError> {
         self.check()?;
-        if self.debit(bytes) {
+        if self.debit(bytes, claim) {
             return Ok(());
         }
         let mut supply = self.supply.lock();
         let mut made = 0;
         loop {
             self.check()?;
-            if self.debit(bytes) {
+            if self.debit(bytes, claim) {
                 return Ok(());
             }
             match self.prepare_one(&mut supply, Fill::Allocated) {
                 Ok(()) => made += 1,
                 Err(error) => {
                     self.give_back(made);
-                    return Err(self.not_made(error, bytes));
+                    return Err(self.not_made(error, bytes, claim));
                 }
             }
         }
     }
 
-    fn not_made(&self, error: NotMade, needed: u64) -> WalError {
+    fn not_made(&self, error: NotMade, needed: u64, claim: Claim) -> WalError {
         match error {
             NotMade::NoSpace(source) => WalError::NoSpace {
                 dir: self.cfg.dir.clone(),
                 needed,
-                free: self.free.load(Ordering::Acquire),
+                free: self.free.load(Ordering::Acquire).saturating_sub(self.kept_back(claim)),
                 segment_bytes: self.cfg.segment_bytes,
                 source,
             },
@@ -82,6 +111,24 @@ impl Shared {
                 self.fail(error.into());
                 self.failure()
             }
+        }
+    }
+
+    /// At opening: makes sure of the second segment, and of the room that the tail needs.
+    pub(crate) fn prepare_for_opening(&self) -> Result<(), WalError> {
+        let mut supply = self.supply.lock();
+        if self.state.lock().segments.len() > 1 {
+            return Ok(());
+        }
+        match self.prepare_one(&mut supply, Fill::Allocated) {
+            // The store can be read and emptied without it.
+            Err(NotMade::NoSpace(error)) if self.debit(0, Claim::Urgent) => {
+                supply.in_advance_failed = true;
+                tracing::warn!(%error, "no space for a second log segment");
+                Ok(())
+            }
+            Err(error) => Err(self.not_made(error, 0, Claim::Urgent)),
+            Ok(()) => Ok(()),
         }
     }
 
@@ -112,7 +159,7 @@ impl Shared {
     /// Removes up to `count` segments from the end of the prepared space, as long as nobody was promised them.
     fn give_back(&self, count: u64) {
         for _ in 0..count {
-            if !self.debit(self.cfg.segment_bytes) {
+            if !self.debit(self.cfg.segment_bytes, Claim::Ordinary) {
                 return;
             }
             let mut state = self.state.lock();

@@ -17,6 +17,7 @@ use crate::record::{RecordHeader, payload_crc, record_bytes, worst_case};
 use crate::segment::SegmentInfo;
 use crate::shared::Shared;
 use crate::stats::WalStats;
+use crate::supply::Claim;
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +89,21 @@ impl Wal {
     /// [`WalError::NoSpace`] if the medium is full: nothing has happened, and it may be tried again.
     /// [`WalError::Failed`]; [`WalError::Io`] if a segment could not be made for another reason.
     pub fn reserve(&self, payload_bytes: u64, records: u64) -> Result<SpaceCredit<'_>, WalError> {
+        self.credit(payload_bytes, records, Claim::Ordinary)
+    }
+
+    /// As [`Wal::reserve`], but may draw on an eighth of a segment that is kept back from other callers: for what
+    /// leads to free space in the end, as deleting does, so that it still works when a full disk has stopped
+    /// everything else.
+    ///
+    /// Errors as [`Wal::reserve`]. After [`WalError::NoSpace`] a checkpoint and [`Wal::recycle_below`] make room.
+    pub fn reserve_urgent(&self, payload_bytes: u64, records: u64) -> Result<SpaceCredit<'_>, WalError> {
+        self.credit(payload_bytes, records, Claim::Urgent)
+    }
+
+    fn credit(&self, payload_bytes: u64, records: u64, claim: Claim) -> Result<SpaceCredit<'_>, WalError> {
         let left = worst_case(payload_bytes, records);
-        self.shared.debit_or_prepare(left)?;
+        self.shared.debit_or_prepare(left, claim)?;
         Ok(SpaceCredit { shared: &self.shared, left })
     }
 
@@ -353,7 +367,7 @@ impl Shared {
                 segments_recycled: counters.segments_recycled,
                 segments_removed: counters.segments_removed,
                 segments: (state.old.len() + state.segments.len()) as u64,
-                free_bytes: self.free.load(Ordering::Acquire),
+                free_bytes: self.free.load(Ordering::Acquire).saturating_sub(self.kept_back(Claim::Ordinary)),
                 tail: Lsn(state.buffer.tail()),
                 written: Lsn(state.ledger.written()),
                 durable: Lsn(state.ledger.durable()),

@@ -41,9 +41,11 @@ impl Shared {
         // The gate before everything that another builder may want.
         let pass = self.enter_gate(!long.is_empty())?;
         let _building = pass.as_ref().map(|_| Building::begin());
-        let mut reserve = self.pool.reserve(OPERATION_PAGES).map_err(|e| self.pool_error(e))?;
+        // Deletes free space in the end, so they may draw on room that is kept back.
+        let urgent = batch.writes().iter().all(BatchWrite::is_delete);
+        let mut reserve = self.page_room(urgent)?;
         let mut prepared = self.build_long(batch, &long, pass.as_ref())?;
-        self.warm(batch, payload)?;
+        self.warm(batch, payload, &mut reserve)?;
 
         let slot = self.slots.claim();
         let fragmented = WRITES_HEADER as u64 + payload > self.wal.max_payload() as u64;
@@ -54,7 +56,7 @@ impl Shared {
         }
         let appended;
         if fragmented {
-            let mut fragments = Fragments::begin(self, &slot, payload)?;
+            let mut fragments = Fragments::begin(self, &slot, payload, urgent)?;
             for piece in &pieces {
                 fragments.push(piece)?;
             }
@@ -68,7 +70,7 @@ impl Shared {
             self.apply_batch(batch, &mut reserve, &mut prepared, appended, &slot)?;
         } else {
             let bytes = WRITES_HEADER as u64 + payload;
-            let mut credit = self.wal.reserve(bytes, 1).map_err(|e| self.wal_error(e))?;
+            let mut credit = self.log_room(bytes, 1, urgent)?;
             let _held = self.stripes.lock_set(&stripes);
             self.allowed(batch)?;
             let unix_ms = self.disk.unix_ms().to_le_bytes();
@@ -127,10 +129,9 @@ impl Shared {
         Ok(prepared)
     }
 
-    /// Brings the leaves of a batch into memory, as many as the pool can well hold, and makes sure that the
-    /// file has room for what applying it may add. What can fail fails here, before the log knows of the
-    /// batch.
-    fn warm(&self, batch: &WriteBatch, payload: u64) -> Result<()> {
+    /// Brings the leaves of a batch into memory, as many as the pool can well hold, and sets room in the file
+    /// aside for what applying it may add. What can fail fails here, before the log knows of the batch.
+    fn warm(&self, batch: &WriteBatch, payload: u64, reserve: &mut Reserve<'_>) -> Result<()> {
         let raw = batch.raw();
         let frames = self.pool_frames;
         let mut leaves = 0;
@@ -146,7 +147,7 @@ impl Shared {
         }
         // A split leaves two leaves at least a third full, but for ascending keys, which leave full ones.
         let added = payload / (self.pool.page_size() as u64 / 3) + 1;
-        self.pool.ensure_space(leaves as u64 + added + OPERATION_PAGES as u64).map_err(|e| self.pool_error(e))
+        reserve.hold_space(leaves as u64 + added + OPERATION_PAGES as u64).map_err(|e| self.pool_error(e))
     }
 
     /// Makes the writes of a batch whose record is in the log. From here on nothing may fail.
@@ -160,6 +161,7 @@ impl Shared {
     ) -> Result<()> {
         let raw = batch.raw();
         let lsn = appended.lsn.0;
+        reserve.make_urgent();
         let mut long = prepared.drain(..).peekable();
         let mut at = 0;
         for (table, writes) in by_table(batch.writes()) {

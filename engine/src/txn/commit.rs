@@ -243,6 +243,26 @@ impl Shared {
         }
     }
 
+    /// Room in the log for `records` records with `payload` bytes together. An urgent claim, of what frees
+    /// space in the end, may draw on room that is kept back from others.
+    pub(crate) fn log_room(&self, payload: u64, records: u64, urgent: bool) -> Result<SpaceCredit<'_>> {
+        let credit = match urgent {
+            true => self.wal.reserve_urgent(payload, records),
+            false => self.wal.reserve(payload, records),
+        };
+        credit.map_err(|e| self.wal_error(e))
+    }
+
+    /// Frames, page ids and room in the data file for one operation of a tree; `urgent` as in
+    /// [`Shared::log_room`].
+    pub(crate) fn page_room(&self, urgent: bool) -> Result<Reserve<'_>> {
+        let reserve = match urgent {
+            true => self.pool.reserve_urgent(OPERATION_PAGES),
+            false => self.pool.reserve(OPERATION_PAGES),
+        };
+        reserve.map_err(|e| self.pool_error(e))
+    }
+
     /// A change whose cell lies in the leaf.
     fn write_in_leaf(
         &self,
@@ -258,20 +278,17 @@ impl Shared {
         let parts: [&[u8]; 4] = [&unix_ms, header.as_slice(), key, value.unwrap_or_default()];
         let payload: usize = parts.iter().map(|p| p.len()).sum();
         // A delete frees space in the end, so it may draw on room that is kept back.
-        let reserve = match value {
-            Some(_) => self.pool.reserve(OPERATION_PAGES),
-            None => self.pool.reserve_urgent(OPERATION_PAGES),
-        };
-        let mut reserve = reserve.map_err(|e| self.pool_error(e))?;
+        let urgent = value.is_none();
+        let mut reserve = self.page_room(urgent)?;
         let mut write = value.map_or(Write::Delete, |v| Write::Put(NewValue::Inline(v)));
         if payload <= self.wal.max_payload() {
-            let mut credit = self.wal.reserve(payload as u64, 1).map_err(|e| self.wal_error(e))?;
+            let mut credit = self.log_room(payload as u64, 1, urgent)?;
             let slot = self.slots.claim();
             let record = Ready { kind: WRITES, parts: &parts, ends_fragments: false };
             self.write_locked(table, &mut reserve, key, &mut write, &slot, &mut credit, &record)
         } else {
             let slot = self.slots.claim();
-            let mut fragments = Fragments::begin(self, &slot, (payload - WRITES_HEADER) as u64)?;
+            let mut fragments = Fragments::begin(self, &slot, (payload - WRITES_HEADER) as u64, urgent)?;
             for part in &parts[1..] {
                 fragments.push(part)?;
             }
@@ -302,7 +319,7 @@ impl Shared {
         let pass = self.enter_gate(self.gate.needs_pass(self.pool.page_size(), len))?;
         // The user's reader is called with slot and pass in hand.
         let _building = (pass.is_some() || matches!(value, Source::Reader(..))).then(Building::begin);
-        let mut reserve = self.pool.reserve(OPERATION_PAGES).map_err(|e| self.pool_error(e))?;
+        let mut reserve = self.page_room(false)?;
         table.usable()?;
         let build = |tee: &mut Tee<'_, '_>| match PreparedOverflow::build(
             &self.pool,
@@ -322,7 +339,7 @@ impl Shared {
             let mut tee = Tee { shared: self, source: &mut source, fragments: None, failure: None };
             let prepared = build(&mut tee)?;
             let payload = WRITES_HEADER as u64 + front + len;
-            let mut credit = self.wal.reserve(payload, 1).map_err(|e| self.wal_error(e))?;
+            let mut credit = self.log_room(payload, 1, false)?;
             let slot = self.slots.claim();
             let parts: [&[u8]; 4] = [&unix_ms, header.as_slice(), key, bytes];
             let record = Ready { kind: WRITES, parts: &parts, ends_fragments: false };
@@ -330,7 +347,7 @@ impl Shared {
             return self.write_locked(table, &mut reserve, key, &mut write, &slot, &mut credit, &record);
         }
         let slot = self.slots.claim();
-        let mut fragments = Fragments::begin(self, &slot, front + len)?;
+        let mut fragments = Fragments::begin(self, &slot, front + len, false)?;
         fragments.push(header.as_slice())?;
         fragments.push(key)?;
         let mut bytes: &[u8];

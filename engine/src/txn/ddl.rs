@@ -89,6 +89,10 @@ impl Shared {
 
     /// Drops a table; `false` if there was none.
     pub(crate) fn drop_table(&self, name: &str) -> Result<bool> {
+        self.with_relief(|| self.try_drop_table(name))
+    }
+
+    fn try_drop_table(&self, name: &str) -> Result<bool> {
         self.writable()?;
         let mut changes = self.catalog.change();
         let Some(table) = self.catalog.find(name) else { return Ok(false) };
@@ -124,8 +128,8 @@ impl Shared {
         let front = table_record(self.disk.unix_ms(), id);
         let name = name.unwrap_or("").as_bytes();
         let payload = (front.len() + name.len()) as u64;
-        let mut credit = self.wal.reserve(payload, 1).map_err(|e| self.wal_error(e))?;
-        let mut reserve = self.pool.reserve_urgent(OPERATION_PAGES).map_err(|e| self.pool_error(e))?;
+        let mut credit = self.log_room(payload, 1, kind == DROP_TABLE)?;
+        let mut reserve = self.page_room(true)?;
         let slot = self.slots.claim();
         self.writable()?;
         let record = record.encode();
@@ -139,7 +143,7 @@ impl Shared {
 
     /// Changes the catalog without a log record: what a crash may undo.
     pub(crate) fn change_catalog_unlogged(&self, key: u32, value: Option<&[u8]>) -> Result<()> {
-        let mut reserve = self.pool.reserve_urgent(OPERATION_PAGES).map_err(|e| self.pool_error(e))?;
+        let mut reserve = self.page_room(true)?;
         let mut write = value.map_or(Write::Delete, |v| Write::Put(NewValue::Inline(v)));
         let outcome = CATALOG
             .write(
@@ -178,8 +182,7 @@ impl Shared {
             let tree = Tree { root: tombstone.root, table: tombstone.id };
             if self.owns_root(&tree)? {
                 self.checkpoints.note_unlogged();
-                let mut reserve =
-                    self.pool.reserve_urgent(OPERATION_PAGES).map_err(|e| self.pool_error(e))?;
+                let mut reserve = self.page_room(true)?;
                 tree.free_all(&self.pool, &mut reserve, &mut || !self.checkpoints.stopping())
                     .map_err(|e| self.pool_error(e))?;
                 if self.owns_root(&tree)? {

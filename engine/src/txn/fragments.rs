@@ -30,12 +30,17 @@ pub(crate) struct Fragments<'a> {
 
 impl<'a> Fragments<'a> {
     /// Sets log space aside for a commit of `bytes` bytes of writes and its commit record. Nothing is
-    /// appended yet.
-    pub(crate) fn begin(shared: &'a Shared, slot: &'a ApplySlot<'a>, bytes: u64) -> Result<Self> {
+    /// appended yet. For `urgent` see [`Shared::log_room`].
+    pub(crate) fn begin(
+        shared: &'a Shared,
+        slot: &'a ApplySlot<'a>,
+        bytes: u64,
+        urgent: bool,
+    ) -> Result<Self> {
         let piece_max = PIECE_MAX.min(shared.wal.max_payload() - FRAGMENT_HEADER);
         let pieces = bytes.div_ceil(piece_max as u64);
         let payload = bytes + pieces * FRAGMENT_HEADER as u64 + record::COMMIT_BYTES as u64;
-        let credit = shared.wal.reserve(payload, pieces + 1).map_err(|e| shared.wal_error(e))?;
+        let credit = shared.log_room(payload, pieces + 1, urgent)?;
         Ok(Self {
             shared,
             slot,

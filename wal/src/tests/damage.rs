@@ -197,3 +197,22 @@ fn a_damaged_log_is_salvaged_up_to_the_damage() {
     let (records, _) = recover(&shared, WalConfig { opening: 5, ..config(5) }, Lsn::ZERO).unwrap();
     assert_eq!(records.len(), 152);
 }
+
+/// The newest segment is in nobody's way while the log ends before it. Once the log has used up the one before, it is
+/// missed, however the last record before it fits.
+#[test]
+fn a_newest_segment_that_is_gone_is_missed() {
+    for len in (900..1000).step_by(8) {
+        for commits in [60, 75, 140] {
+            let (disk, places) = committed(commits, len);
+            let (_, tail) = places[places.len() - 1];
+            let newest = segment_file(tail / SEGMENT * SEGMENT);
+            disk.remove_file(&newest).unwrap();
+            let shared: Arc<dyn Disk> = disk.clone();
+            let outcome = read(&shared, Lsn::ZERO)
+                .and_then(|(_, reader)| classify_end(&reader, Lsn::ZERO))
+                .and_then(EndState::into_result);
+            assert!(outcome.unwrap_err().is_damage(), "{commits} records of {len} bytes");
+        }
+    }
+}

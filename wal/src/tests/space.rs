@@ -27,25 +27,39 @@ fn a_full_disk_is_met_before_anything_happens() {
     };
     assert!(error.is_no_space(), "{error}");
     assert!(error.to_string().contains(DIR));
-    assert!(count * 944 > 2 * SEGMENT - 2000, "both segments were used");
+    assert!(count * 944 > 2 * SEGMENT - SEGMENT / 8 - 2000, "both segments were used, but for the reserve");
     wal.sync().unwrap();
     assert!(wal.failed().is_none());
     assert_eq!(disk.used(), 2 * FILE, "nothing is left of the segment that found no room");
-    // Smaller ones still fit, without touching the medium.
+    // What frees space still goes on, up to the last segment's end.
+    let before = count;
+    while let Ok(mut credit) = wal.reserve_urgent(900, 1) {
+        wal.append(&mut credit, 1, &[&payload(count, 900)], &mut |_| ()).unwrap();
+        count += 1;
+    }
+    assert!((7..=SEGMENT / 8 / 944).contains(&(count - before)), "{} with the reserve", count - before);
+    wal.sync().unwrap();
+    assert!(wal.reserve(0, 1).unwrap_err().is_no_space(), "nothing is left for others");
+    assert_eq!(disk.used(), 2 * FILE);
+
+    disk.set_capacity(Some(3 * FILE));
+    drop(wal.reserve(100, 1).unwrap());
+    disk.set_capacity(Some(3 * FILE + 8192));
+    // Smaller ones fit without touching the medium.
     let free = wal.stats().free_bytes;
     drop(wal.reserve(free - 47, 1).unwrap());
     assert_eq!(wal.stats().free_bytes, free, "credits come back");
     for _ in 0..3 {
-        assert!(wal.reserve(5000, 1).unwrap_err().is_no_space());
+        assert!(wal.reserve(free, 1).unwrap_err().is_no_space());
         wal.step();
     }
 
     // A request for several segments gives back those it got in vain.
-    disk.set_capacity(Some(4 * FILE));
+    disk.set_capacity(Some(5 * FILE));
     assert!(wal.reserve(5 * SEGMENT, 1).unwrap_err().is_no_space());
-    assert_eq!((disk.used(), wal.stats().free_bytes), (2 * FILE, free));
+    assert_eq!((disk.used(), wal.stats().free_bytes), (3 * FILE, free));
     let names = shared.list(Path::new(DIR)).unwrap();
-    assert_eq!(names.len(), 2, "{names:?}");
+    assert_eq!(names.len(), 3, "{names:?}");
 
     disk.set_capacity(None);
     for number in count..count + 100 {
@@ -174,9 +188,9 @@ fn a_segment_that_cannot_be_made_does_not_fail_the_log_but_a_failed_sync_does() 
         let shared: Arc<dyn Disk> = disk.clone();
         let wal = create(&shared, config(1));
         disk.fail_nth(kind, 1, Fault::Eio, Repeat::Once);
-        assert!(matches!(wal.reserve(SEGMENT, 1), Err(WalError::Io(_))));
+        assert!(matches!(wal.reserve(2 * SEGMENT, 1), Err(WalError::Io(_))));
         assert!(wal.failed().is_none());
-        drop(wal.reserve(SEGMENT, 1).unwrap());
+        drop(wal.reserve(2 * SEGMENT, 1).unwrap());
         commit(&wal, b"x");
     }
     for kind in [OpKind::Sync, OpKind::SyncDir] {
@@ -184,7 +198,7 @@ fn a_segment_that_cannot_be_made_does_not_fail_the_log_but_a_failed_sync_does() 
         let shared: Arc<dyn Disk> = disk.clone();
         let wal = create(&shared, config(1));
         disk.fail_nth(kind, 1, Fault::Eio, Repeat::Once);
-        assert!(wal.reserve(SEGMENT, 1).unwrap_err().is_failed());
+        assert!(wal.reserve(2 * SEGMENT, 1).unwrap_err().is_failed());
         assert!(append(&wal, 1, b"x").unwrap_err().is_failed());
         assert!(wal.failed().is_some());
     }
@@ -218,6 +232,6 @@ fn many_threads_share_the_space() {
     wal.sync().unwrap();
     let stats = wal.stats();
     let prepared: u64 = wal.segments().iter().map(|segment| segment.bytes).sum();
-    assert_eq!(stats.free_bytes, prepared - stats.tail.0, "every credit came back");
+    assert_eq!(stats.free_bytes, prepared - SEGMENT / 8 - stats.tail.0, "every credit came back");
     assert_eq!(read(&shared, Lsn::ZERO).unwrap().0.len() as u64, 480 - refused);
 }
