@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bedstone_bufpool::{PageHeader, Pool, PoolConfig, VerifyPage};
-use bedstone_io::{Disk, IoReport, RealDisk};
+use bedstone_io::{Disk, IoReport};
 use bedstone_wal::{Wal, WalConfig};
 use parking_lot::Mutex;
 
@@ -18,7 +18,7 @@ use crate::check::CheckReport;
 use crate::checkpoint::{Building, Checkpoints};
 use crate::create;
 use crate::error::{Error, Result};
-use crate::options::{Background, Builder, Durability, Limits};
+use crate::options::{Background, Builder, Durability, Limits, real_disk};
 use crate::recovery::{self, Recovered};
 use crate::shared::{Shared, State};
 use crate::stats::{CheckpointInfo, Counters, RecoveryReport, Stats};
@@ -125,8 +125,7 @@ impl Database {
         options.check()?;
         let disk: Arc<dyn Disk> = match &options.disk {
             Some(disk) => disk.clone(),
-            None => RealDisk::new(options.io, options.allow_buffered)
-                .map_err(|e| Error::BadOption { option: "io", detail: e.to_string() })?,
+            None => real_disk(options.io, options.allow_buffered)?,
         };
         let data = create::data_path(path);
         // Looked at before the lock, so that opening what is not there leaves no trace.
@@ -442,6 +441,7 @@ impl Handle {
         };
         shared.checkpoints.end();
         shared.pool.shutdown();
+        shared.wal.shutdown();
         *shared.lock.lock() = None;
         outcome
     }

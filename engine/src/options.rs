@@ -92,10 +92,11 @@ pub struct Limits {
     pub max_tables: u32,
 }
 
-/// The machine's file systems, for tools that only read: direct I/O where it works.
-pub(crate) fn default_disk() -> Result<Arc<dyn Disk>> {
+/// The machine's file systems; without a choice the environment's.
+pub(crate) fn real_disk(choice: Option<IoChoice>, allow_buffered: bool) -> Result<Arc<dyn Disk>> {
     let bad = |e: SetupError| Error::BadOption { option: "io", detail: e.to_string() };
-    Ok(RealDisk::new(IoChoice::from_env().map_err(bad)?, true).map_err(bad)?)
+    let choice = choice.map_or_else(IoChoice::from_env, Ok).map_err(bad)?;
+    Ok(RealDisk::new(choice, allow_buffered).map_err(bad)?)
 }
 
 /// Options of a database; [`Builder::open`], [`Builder::create`] or [`Builder::open_or_create`] ends it.
@@ -104,7 +105,7 @@ pub struct Builder {
     pub(crate) pool_bytes: usize,
     pub(crate) page_size: Option<usize>,
     pub(crate) durability: Durability,
-    pub(crate) io: IoChoice,
+    pub(crate) io: Option<IoChoice>,
     pub(crate) allow_buffered: bool,
     pub(crate) huge_pages: bool,
     pub(crate) policy: Policy,
@@ -125,7 +126,7 @@ impl Default for Builder {
             pool_bytes: 256 << 20,
             page_size: None,
             durability: Durability::Sync,
-            io: IoChoice::Auto,
+            io: None,
             allow_buffered: false,
             huge_pages: true,
             policy: Policy::S3Fifo,
@@ -182,10 +183,11 @@ impl Builder {
         self
     }
 
-    /// Which way direct I/O goes to the kernel.
+    /// Which way direct I/O goes to the kernel. Default: what the environment variable `BEDSTONE_IO` names (`auto`,
+    /// `uring` or `pread`), [`IoChoice::Auto`] if it is not set.
     #[must_use]
     pub fn io(mut self, io: IoChoice) -> Self {
-        self.io = io;
+        self.io = Some(io);
         self
     }
 

@@ -121,7 +121,7 @@ pub(crate) fn recover(place: &Place<'_>, opening: u32) -> Result<Recovered> {
     let end =
         reader.end().cloned().ok_or_else(|| Error::Internal("the log reader ended without an end".into()))?;
     report.end_lsn = end.lsn.0;
-    report.end = format!("{:?}", end.reason);
+    report.end = end.reason.to_string();
     report.commits = replay.commits;
     report.clean = report.records == 0;
     let (tables, changes) = replay.finish(end.lsn.0);

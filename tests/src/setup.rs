@@ -113,7 +113,7 @@ pub fn io_choice() -> IoChoice {
 /// Options for a database on a real disk, with I/O as the environment says. The page cache is allowed where the file
 /// system of the temporary files refuses direct I/O.
 pub fn real_builder() -> Builder {
-    Database::builder().io(io_choice()).allow_buffered(true)
+    Database::builder().allow_buffered(true)
 }
 
 /// Sees that the way of I/O is the one asked for, and gives it in words. Published figures of io_uring have been those

@@ -371,8 +371,6 @@ fn files_cut_short() {
 fn files_removed_or_brought_back_from_the_past() {
     let victim = Arc::new(victim());
     let mut damages: Vec<Damage> = Vec::new();
-    // The newest log segment has a test of its own below.
-    let newest = victim.logs().last().cloned();
     for file in victim.files() {
         let path = file.clone();
         damages.push((

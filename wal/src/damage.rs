@@ -60,7 +60,7 @@ pub fn classify_end(reader: &LogReader, required: Lsn) -> Result<EndState, WalEr
         });
     };
     let damaged = |proof: String| {
-        let why = format!("{}, though {proof}", describe(&end.reason));
+        let why = format!("{}, though {proof}", end.reason);
         Ok(EndState::Damaged { file: end.segment.clone(), offset: end.offset, lsn: end.lsn, why })
     };
     match end.reason {
@@ -133,29 +133,6 @@ pub(crate) fn own_positions(bytes: &[u8], lsn: u64, found: &mut Vec<u64>) {
     for (at, word) in (lsn..).step_by(8).zip(words) {
         if u64::from_le_bytes(*word).checked_add(LSN_OFFSET) == Some(at) {
             found.push(at - LSN_OFFSET);
-        }
-    }
-}
-
-fn describe(reason: &EndReason) -> String {
-    match reason {
-        EndReason::ZeroTail => "found zeros".to_owned(),
-        EndReason::BadChecksum { expected, found } => {
-            format!("expected the header's checksum {expected:08x}, found {found:08x}")
-        }
-        EndReason::BadPayloadChecksum { expected, found } => {
-            format!("expected the payload's checksum {expected:08x}, found {found:08x}")
-        }
-        EndReason::WrongLsn { found } => format!("found a record that belongs at {found}"),
-        EndReason::OlderOpening { found, newest } => {
-            format!("found a record of opening {found} after one of opening {newest}")
-        }
-        EndReason::BadHeader => "found a length or reserved bytes that are not possible".to_owned(),
-        EndReason::LastSegmentEnds => "the last segment ends and no other follows".to_owned(),
-        EndReason::MissingSegment => "the next segment is missing and a later one exists".to_owned(),
-        EndReason::BadSegmentHeader => "the next segment has a bad header".to_owned(),
-        EndReason::SegmentCut { expected, found } => {
-            format!("the file has {found} bytes where its header says {expected}")
         }
     }
 }

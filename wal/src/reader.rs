@@ -1,5 +1,6 @@
 //! Reading records in order, past the page cache, to the end of the log.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,6 +77,31 @@ pub enum EndReason {
         /// Its length.
         found: u64,
     },
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EndReason::ZeroTail => f.write_str("found zeros"),
+            EndReason::BadChecksum { expected, found } => {
+                write!(f, "expected the header's checksum {expected:08x}, found {found:08x}")
+            }
+            EndReason::BadPayloadChecksum { expected, found } => {
+                write!(f, "expected the payload's checksum {expected:08x}, found {found:08x}")
+            }
+            EndReason::WrongLsn { found } => write!(f, "found a record that belongs at {found}"),
+            EndReason::OlderOpening { found, newest } => {
+                write!(f, "found a record of opening {found} after one of opening {newest}")
+            }
+            EndReason::BadHeader => f.write_str("found a length or reserved bytes that are not possible"),
+            EndReason::LastSegmentEnds => f.write_str("the last segment ends and no other follows"),
+            EndReason::MissingSegment => f.write_str("the next segment is missing and a later one exists"),
+            EndReason::BadSegmentHeader => f.write_str("the next segment has a bad header"),
+            EndReason::SegmentCut { expected, found } => {
+                write!(f, "the file has {found} bytes where its header says {expected}")
+            }
+        }
+    }
 }
 
 impl From<Gap> for EndReason {

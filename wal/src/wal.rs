@@ -5,6 +5,7 @@ use std::thread::JoinHandle;
 
 use bedstone_io::Disk;
 use bedstone_io::sync::Ordering;
+use parking_lot::Mutex;
 
 use crate::background;
 use crate::config::{Background, Durability, WalConfig};
@@ -54,7 +55,7 @@ impl Drop for SpaceCredit<'_> {
 #[derive(Debug)]
 pub struct Wal {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Wal {
@@ -80,7 +81,7 @@ impl Wal {
             Background::Manual => Vec::new(),
         };
         shared.ask_for_segment();
-        Ok(Wal { shared, threads })
+        Ok(Wal { shared, threads: Mutex::new(threads) })
     }
 
     /// Promises prepared space for `records` records with `payload_bytes` of payload together. Takes no lock while
@@ -236,14 +237,16 @@ impl Wal {
     /// Makes relaxed commits durable and stops the threads. Other records that nobody waited for are not written.
     ///
     /// [`WalError::Failed`] if the log has failed, now or earlier.
-    pub fn close(mut self) -> Result<(), WalError> {
-        self.stop();
+    pub fn close(self) -> Result<(), WalError> {
+        self.shutdown();
         self.shared.flush_relaxed();
         self.shared.check()
     }
 
-    fn stop(&mut self) {
-        background::stop(&self.shared, std::mem::take(&mut self.threads));
+    /// Stops the threads and returns once they have ended; they finish what they are doing. Nothing is made
+    /// durable. The log stays readable and, without what its threads do, writable.
+    pub fn shutdown(&self) {
+        background::stop(&self.shared, std::mem::take(&mut *self.threads.lock()));
     }
 
     /// What of a record can be known before its position is: the work that grows with its length is done here.
@@ -314,7 +317,7 @@ impl Wal {
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        self.stop();
+        self.shutdown();
     }
 }
 

@@ -56,9 +56,10 @@ impl LogDump {
     pub fn end(&mut self) -> Result<LogEndDump> {
         while self.reader.next()?.is_some() {}
         let state = classify_end(&self.reader, self.required)?;
-        let (lsn, reason) = self.reader.end().map_or((self.reader.position().0, String::new()), |end| {
-            (end.lsn.0, format!("{:?}", end.reason))
-        });
+        let (lsn, reason) = self
+            .reader
+            .end()
+            .map_or((self.reader.position().0, String::new()), |end| (end.lsn.0, end.reason.to_string()));
         let damage = match state {
             EndState::Torn => None,
             EndState::Damaged { file, offset, why, .. } => {

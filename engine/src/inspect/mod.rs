@@ -16,7 +16,7 @@ use bedstone_io::{Disk, crc32c};
 use crate::btree::node::{CellValue, Inner, Leaf, OverflowData, OverflowIndex, verify};
 use crate::db::TableInfo;
 use crate::error::Result;
-use crate::options::default_disk;
+use crate::options::real_disk;
 
 pub use dump::{
     CellDump, CellValueDump, LogBody, LogEndDump, LogEntry, LogOp, PageBody, PageDump, SpaceUse,
@@ -39,7 +39,7 @@ impl Inspector {
     /// What is wrong with the data file when neither superblock can be used, or an I/O error. Lesser damage does
     /// not prevent it: it shows in what the other methods say.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_on(default_disk()?, path)
+        Self::open_on(real_disk(None, true)?, path)
     }
 
     /// Opens them on the medium given.
