@@ -1,5 +1,6 @@
 //! Freeing pages: at once for tree nodes, behind tickets for overflow pages; and the growing of the data file.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering as StdOrdering;
 
 use bedstone_io::sync::Ordering;
@@ -37,7 +38,38 @@ impl Clone for Ticket<'_> {
     }
 }
 
+/// A [`Ticket`] that is not bound to a borrow of the pool: for whoever lives as long as it likes. It keeps the pool's
+/// memory, though not the pool, alive.
+#[derive(Debug)]
+pub struct OwnedTicket {
+    shared: Arc<Shared>,
+    stamp: u64,
+}
+
+impl Drop for OwnedTicket {
+    fn drop(&mut self) {
+        self.shared.space.lock().return_ticket(self.stamp);
+    }
+}
+
 impl Pool {
+    /// As [`Pool::ticket`], not bound to a borrow.
+    pub fn owned_ticket(&self) -> OwnedTicket {
+        let stamp = self.shared().space.lock().take_ticket();
+        OwnedTicket { shared: self.shared_owned(), stamp }
+    }
+
+    /// One more ticket as old as `owned`, which must be one of this pool.
+    ///
+    /// # Panics
+    /// If it is of another pool.
+    pub fn ticket_like(&self, owned: &OwnedTicket) -> Ticket<'_> {
+        let shared = self.shared();
+        assert!(std::ptr::eq(shared, &*owned.shared), "the ticket of another pool");
+        shared.space.lock().take_ticket_at(owned.stamp);
+        Ticket { shared, stamp: owned.stamp }
+    }
+
     /// Holds back the freeing of overflow pages freed after this call, until dropped. The order that makes it safe:
     /// pin the leaf, take the ticket, then see [`crate::PagePin::is_current`]; if the leaf is not the newest version any
     /// more, its overflow pages may have been freed before the ticket, so read the leaf again.

@@ -85,7 +85,7 @@ pub use {
     check::SpaceReport,
     checkpoint::{Checkpoint, CheckpointParams},
     error::{PoolError, Result},
-    free::Ticket,
+    free::{OwnedTicket, Ticket},
     guard::{Guard, PagePin, PageState, Word},
     pool::{
         Access, Background, FRAMES_MIN, FormatParams, PAGE_SIZE_MAX, PAGE_SIZE_MIN, PolicyKind, Pool,

@@ -385,6 +385,10 @@ impl Pool {
         &self.shared
     }
 
+    pub(crate) fn shared_owned(&self) -> Arc<Shared> {
+        self.shared.clone()
+    }
+
     /// Raises the opening number durably and returns it: before the first append to the log, so that records of an
     /// earlier timeline can be told apart.
     ///

@@ -28,6 +28,9 @@
 //! the first tombstone goes, the record under number 0 is raised, so that the number of a table that left no
 //! trace is not given out again.
 //!
+//! *Temporary trees* are tombstones from the beginning ([`crate::txn::temp_tree`]): whatever opens the database
+//! next gives them back.
+//!
 //! # Replay
 //!
 //! A create record makes the table unless the catalog has its number, live or as tombstone; a drop record
@@ -46,6 +49,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::btree::Tree;
 use crate::db::TableInfo;
 use crate::error::{Error, Result};
+use crate::txn::history::History;
+use crate::txn::temp_tree::TempMark;
 
 /// Number of the catalog's own tree.
 pub(crate) const CATALOG_TABLE: u32 = 0;
@@ -53,6 +58,8 @@ pub(crate) const CATALOG_TABLE: u32 = 0;
 pub(crate) const CATALOG: Tree = Tree { root: PageId::CATALOG_ROOT, table: CATALOG_TABLE };
 /// Longest name of a table, in bytes.
 pub(crate) const NAME_MAX: usize = 255;
+/// What the tombstone of a temporary tree has as its name.
+pub(crate) const TEMPORARY: &str = "(temporary)";
 /// Largest number of a table.
 pub(crate) const TABLE_MAX: u32 = u32::MAX - 1;
 
@@ -65,6 +72,7 @@ pub(crate) struct TableState {
     pub(crate) id: u32,
     pub(crate) tree: Tree,
     pub(crate) name: RwLock<String>,
+    pub(crate) history: History,
     dropped: AtomicBool,
 }
 
@@ -74,6 +82,7 @@ impl TableState {
             id,
             tree: Tree { root, table: id },
             name: RwLock::new(name.to_owned()),
+            history: History::default(),
             dropped: AtomicBool::new(false),
         })
     }
@@ -99,7 +108,7 @@ impl TableState {
     }
 }
 
-/// A dropped table of which something is left.
+/// A dropped table of which something is left, or a temporary tree ([`crate::txn::temp_tree`]).
 #[derive(Debug, Clone)]
 pub(crate) struct Tombstone {
     pub(crate) id: u32,
@@ -108,6 +117,34 @@ pub(crate) struct Tombstone {
     pub(crate) lsn: u64,
     /// All pages were given back.
     pub(crate) emptied: bool,
+    /// A temporary tree made in this run.
+    pub(crate) temporary: Option<Arc<TempMark>>,
+}
+
+impl Tombstone {
+    /// That of a table whose drop has its record not above `lsn`.
+    pub(crate) fn dropped(id: u32, root: PageId, lsn: u64) -> Self {
+        Self { id, root, lsn, emptied: false, temporary: None }
+    }
+
+    /// That of a temporary tree.
+    pub(crate) fn temporary(id: u32, root: PageId, mark: Arc<TempMark>) -> Self {
+        Self { id, root, lsn: 0, emptied: false, temporary: Some(mark) }
+    }
+
+    pub(crate) fn tree(&self) -> Tree {
+        Tree { root: self.root, table: self.id }
+    }
+
+    /// Nobody uses the tree any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.temporary.as_ref().is_none_or(|mark| !mark.is_in_use())
+    }
+
+    /// No record of the log that replay could still read is about the tree, if replay begins at `replay_lsn`.
+    pub(crate) fn is_past(&self, replay_lsn: u64) -> bool {
+        self.temporary.is_some() || self.lsn < replay_lsn
+    }
 }
 
 /// A record of the catalog.

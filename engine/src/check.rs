@@ -81,10 +81,14 @@ impl Shared {
         let _no_upkeep = self.catalog.upkeep.lock();
         let changes = self.catalog.change();
         let _no_writer = self.stripes.lock_all();
+        // Temporary trees are written to without stripes. Who holds one of these locks waits for nothing that is
+        // held here.
+        let _no_temporary: Vec<_> =
+            changes.tombstones.iter().filter_map(|t| t.temporary.as_ref()).map(|mark| mark.keep_out()).collect();
         let mut check =
             Check { shared: self, report: CheckReport::default(), seen: HashMap::new(), complete: true };
-        let tombstones: Vec<Tree> = (changes.tombstones.iter().filter(|t| !t.emptied))
-            .map(|t| Tree { root: t.root, table: t.id })
+        let tombstones: Vec<(Tree, &'static str)> = (changes.tombstones.iter().filter(|t| !t.emptied))
+            .map(|t| (t.tree(), if t.temporary.is_some() { "(a temporary tree)" } else { "(a dropped table)" }))
             .collect();
         check.trees(&tombstones)?;
         check.pages_in_use();
@@ -108,7 +112,7 @@ impl Check<'_> {
     }
 
     /// Walks the catalog and every tree it names.
-    fn trees(&mut self, tombstones: &[Tree]) -> Result<()> {
+    fn trees(&mut self, tombstones: &[(Tree, &str)]) -> Result<()> {
         self.tree(CATALOG, "(catalog)");
         let entries = match read_catalog(&self.shared.pool) {
             Ok(entries) => entries,
@@ -137,9 +141,9 @@ impl Check<'_> {
             let what = format!("{} tables are in memory, {live} in the catalog", known.len());
             self.problem(None, None, what);
         }
-        for tree in tombstones {
+        for (tree, name) in tombstones {
             if self.shared.owns_root(tree)? {
-                self.tree(*tree, "(a dropped table)");
+                self.tree(*tree, name);
             }
         }
         self.report.tables.sort_by(|a, b| a.name.cmp(&b.name));

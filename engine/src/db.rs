@@ -21,10 +21,12 @@ use crate::error::{Error, Result};
 use crate::options::{Background, Builder, Durability, Limits, real_disk};
 use crate::recovery::{self, Recovered};
 use crate::shared::{Shared, State};
+use crate::snapshot::{Snapshot, SnapshotInfo, SnapshotOptions};
 use crate::stats::{CheckpointInfo, Counters, RecoveryReport, Stats};
 use crate::table::Table;
 use crate::txn::slots::Slots;
 use crate::txn::stripes::Stripes;
+use crate::txn::versions::{Live, Versions, View};
 
 /// Which of the three ways to start was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +210,7 @@ impl Database {
             path: path.to_path_buf(),
             stripes: Stripes::new(),
             slots: Slots::new(superblock.replay_lsn),
+            versions: Versions::new(),
             gate,
             catalog: Catalog::new(tables, changes),
             checkpoints: Checkpoints::new(superblock.replay_lsn, disk.now()),
@@ -303,6 +306,37 @@ impl Database {
     pub fn write_with(&self, batch: WriteBatch, durability: Durability) -> Result<CommitInfo> {
         batch.belongs_to(self)?;
         self.shared().write_batch(batch, durability)
+    }
+
+    /// Takes a snapshot: everything read through it is as it is at this moment. Cheap enough to take one for a single
+    /// look.
+    ///
+    /// # Errors
+    /// The database is closed; or it failed in the middle of applying a commit, so that there is no moment to see.
+    pub fn begin_read(&self) -> Result<Snapshot> {
+        Snapshot::new(self, SnapshotOptions::new())
+    }
+
+    /// Takes a snapshot with a name or a deadline. Errors as [`Database::begin_read`].
+    pub fn begin_read_with(&self, options: SnapshotOptions) -> Result<Snapshot> {
+        Snapshot::new(self, options)
+    }
+
+    /// The live snapshots, the oldest first: who holds what.
+    pub fn snapshots(&self) -> Vec<SnapshotInfo> {
+        let shared = self.shared();
+        let now = shared.disk.now();
+        let tables = shared.catalog.all();
+        let info = |(live, view): (Arc<Live>, Arc<View>)| SnapshotInfo {
+            id: live.id,
+            name: live.label.name.clone(),
+            writes: live.label.writes,
+            age: now.saturating_sub(live.label.begun),
+            left: live.label.deadline.map(|deadline| deadline.saturating_sub(now)),
+            lsn: view.lsn(),
+            held_bytes: tables.iter().map(|table| table.history.bytes_for(&view)).sum(),
+        };
+        shared.versions.live().into_iter().map(info).collect()
     }
 
     /// Makes every commit so far durable.

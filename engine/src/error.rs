@@ -128,6 +128,24 @@ pub enum Error {
         /// Frames pinned.
         pinned: usize,
     },
+    /// Another transaction has changed what this one has written (or, if it is serializable, read) since it began. It
+    /// was rolled back; run it again ([`crate::Database::update`] does).
+    #[error("another transaction changed {} of table {table:?} first; this one was rolled back, run it again", shown(key.as_deref()))]
+    Conflict {
+        /// The table.
+        table: String,
+        /// The key, if it is a single one.
+        key: Option<Vec<u8>>,
+    },
+    /// The snapshot's deadline has passed, and what it saw was given up.
+    #[error("the snapshot is past its deadline and holds nothing any more; begin another one, with a longer deadline if need be")]
+    SnapshotTooOld,
+    /// An earlier call of this transaction failed half-way.
+    #[error("the transaction failed before ({0}) and can only be rolled back")]
+    Poisoned(#[source] Arc<Error>),
+    /// There is no such savepoint (any more) in this transaction.
+    #[error("the savepoint is gone: it was released, or rolled back over, or is of another transaction")]
+    NoSavepoint,
     /// The disk (or the quota) is full. Nothing has happened; the same call succeeds once there is space.
     #[error("no space for {}: {detail}; nothing was changed, free some space and repeat the call", file.display())]
     NoSpace {
@@ -220,7 +238,21 @@ pub enum Error {
     Internal(String),
 }
 
+/// A key as a message shows it.
+fn shown(key: Option<&[u8]>) -> String {
+    match key {
+        None => "keys".to_owned(),
+        Some(key) if key.len() <= 64 => format!("key \"{}\"", key.escape_ascii()),
+        Some(key) => format!("key \"{}\"... ({} bytes)", key[..64].escape_ascii(), key.len()),
+    }
+}
+
 impl Error {
+    /// Running the same transaction again may succeed: it met a conflict, and nothing is wrong.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Error::Conflict { .. })
+    }
+
     /// Bytes on disk are not what was written.
     pub fn is_corruption(&self) -> bool {
         match self {

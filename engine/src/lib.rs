@@ -40,6 +40,7 @@ mod options;
 mod range;
 mod recovery;
 mod shared;
+mod snapshot;
 mod stats;
 mod table;
 #[cfg(test)]
@@ -53,8 +54,10 @@ pub use db::{CommitInfo, Database, TableInfo};
 pub use error::{Error, Result};
 pub use options::{Background, Builder, Durability, IoChoice, Limits, Policy, RecoveryProgress};
 pub use range::{Entry, Key, Range};
+pub use snapshot::{Snapshot, SnapshotInfo, SnapshotOptions, SnapshotRange};
 pub use stats::{CheckpointInfo, RecoveryReport, Stats, TableStats};
 pub use table::Table;
+pub use txn::ticket::CommitTicket;
 pub use value::{Value, ValueReader};
 
 pub use bedstone_bufpool::PoolStats;

@@ -26,7 +26,7 @@ enum KeyBytes {
 
 impl Key {
     #[inline]
-    fn new(key: &[u8]) -> Self {
+    pub(crate) fn new(key: &[u8]) -> Self {
         let mut bytes = [0; INLINE];
         match bytes.get_mut(..key.len()) {
             Some(place) => {
@@ -95,6 +95,10 @@ pub struct Entry<'t> {
 }
 
 impl<'t> Entry<'t> {
+    pub(crate) fn new(key: Key, value: Value<'t>) -> Self {
+        Self { key, value }
+    }
+
     /// The key.
     pub fn key(&self) -> &[u8] {
         &self.key
@@ -109,6 +113,16 @@ impl<'t> Entry<'t> {
     pub fn into_parts(self) -> (Key, Value<'t>) {
         (self.key, self.value)
     }
+}
+
+/// The smallest string greater than all that begin with `prefix`: the last byte that can be raised is. `None` if none
+/// can.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    prefix.iter().rposition(|&b| b != u8::MAX).map(|i| {
+        let mut end = prefix[..=i].to_vec();
+        end[i] += 1;
+        end
+    })
 }
 
 /// The entries of a range in ascending order, or descending from the back. Each leaf is seen as it is at the

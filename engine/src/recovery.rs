@@ -228,7 +228,7 @@ impl<'a> Replay<'a> {
         for (id, known) in self.tables {
             match known {
                 Known::Live { tree, name } => tables.push(TableState::new(id, tree.root, &name)),
-                Known::Dropped { root } => tombstones.push(Tombstone { id, root, lsn: end, emptied: false }),
+                Known::Dropped { root } => tombstones.push(Tombstone::dropped(id, root, end)),
             }
         }
         tombstones.sort_by_key(|t| t.id);

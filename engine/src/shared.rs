@@ -26,6 +26,7 @@ use crate::options::{Background, Durability, Limits};
 use crate::stats::{Counters, RecoveryReport};
 use crate::txn::slots::Slots;
 use crate::txn::stripes::Stripes;
+use crate::txn::versions::Versions;
 
 const OPEN: u8 = 0;
 const FAILED: u8 = 1;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) wal: Wal,
     pub(crate) stripes: Stripes,
     pub(crate) slots: Slots,
+    pub(crate) versions: Versions,
     pub(crate) gate: BuildGate,
     pub(crate) catalog: Catalog,
     pub(crate) checkpoints: Checkpoints,
@@ -126,6 +128,13 @@ impl Shared {
         let _ = self.state.now.compare_exchange(OPEN, FAILED, Ordering::AcqRel, Ordering::Acquire);
         self.pool.fail(PoolError::Config(format!("the database failed: {why}")));
         Error::ReadOnlyFailed(self.state.cause().unwrap_or(&why).clone())
+    }
+
+    /// Asks for the upkeep: in the background, or with the next step.
+    pub(crate) fn want_upkeep(&self) {
+        if self.background == Background::Threads {
+            self.checkpoints.want_upkeep();
+        }
     }
 
     /// An error of the log: one that is for good takes the whole database with it.

@@ -12,7 +12,7 @@ use crate::catalog::TableState;
 use crate::db::{CommitInfo, Database};
 use crate::error::{Error, Result};
 use crate::options::Durability;
-use crate::range::{Entry, Range};
+use crate::range::{Entry, Range, prefix_end};
 use crate::shared::Shared;
 use crate::stats::TableStats;
 use crate::txn::commit::Source;
@@ -87,7 +87,7 @@ impl Table {
         }
     }
 
-    fn value<'t>(&'t self, found: Found<'t>) -> Result<Value<'t>> {
+    pub(crate) fn value<'t>(&'t self, found: Found<'t>) -> Result<Value<'t>> {
         match found {
             Found::Inline { pin, range } => Ok(Value::in_page(pin, range)),
             Found::Overflow { value, ticket } => {
@@ -199,13 +199,7 @@ impl Table {
     /// The entries whose keys begin with `prefix`.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Range<'_>> {
         let prefix = prefix.as_ref();
-        // The smallest string greater than all that begin with the prefix: the last byte that can be raised
-        // is.
-        let end = prefix.iter().rposition(|&b| b != u8::MAX).map(|i| {
-            let mut end = prefix[..=i].to_vec();
-            end[i] += 1;
-            end
-        });
+        let end = prefix_end(prefix);
         self.scan(Bound::Included(prefix), end.as_deref().map_or(Bound::Unbounded, Bound::Excluded))
     }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cities;
+pub mod isolation;
 pub mod kill;
 pub mod larger;
 pub mod model;

@@ -1,4 +1,4 @@
-//! The log's own threads: one prepares segments, one syncs relaxed commits.
+//! The log's own threads: one prepares segments, one syncs relaxed commits, one calls wakers.
 
 use std::io;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl Bell {
     }
 }
 
-/// Starts the two threads.
+/// Starts the threads.
 pub(crate) fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, WalError> {
     let spawn = |name: &str, shared: Arc<Shared>, work: fn(&Shared)| {
         thread::Builder::new()
@@ -74,29 +74,47 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, WalErro
                 what: format!("the log's thread {name} cannot be started: {error}"),
             })
     };
-    let supply = spawn("wal-segments", Arc::clone(shared), |shared| {
-        while shared.supply_bell.wait(&*shared.disk) {
-            shared.prepare_ahead();
-        }
-    })?;
-    match spawn("wal-relaxed", Arc::clone(shared), |shared| {
-        while shared.flush_bell.wait(&*shared.disk) {
-            shared.flush_relaxed();
-        }
-    }) {
-        Ok(flush) => Ok(vec![supply, flush]),
-        Err(error) => {
-            stop(shared, vec![supply]);
-            Err(error)
+    let works: [(&str, fn(&Shared)); 3] = [
+        ("wal-segments", |shared| {
+            while shared.supply_bell.wait(&*shared.disk) {
+                shared.prepare_ahead();
+            }
+        }),
+        ("wal-relaxed", |shared| {
+            while shared.flush_bell.wait(&*shared.disk) {
+                shared.flush_relaxed();
+            }
+        }),
+        ("wal-wakers", |shared| {
+            while shared.wake_bell.wait(&*shared.disk) {
+                shared.call_wakers();
+            }
+        }),
+    ];
+    let mut threads = Vec::new();
+    for (name, work) in works {
+        match spawn(name, Arc::clone(shared), work) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                stop(shared, threads);
+                return Err(error);
+            }
         }
     }
+    Ok(threads)
 }
 
 /// Ends the threads and waits for them; what they are doing is finished first.
 pub(crate) fn stop(shared: &Shared, threads: Vec<JoinHandle<()>>) {
     shared.flush_bell.stop();
     shared.supply_bell.stop();
+    shared.wake_bell.stop();
     for thread in threads {
+        // The thread that calls wakers gets here itself if one of them drops what keeps the log open. It ends when it
+        // comes back to its bell.
+        if thread.thread().id() == thread::current().id() {
+            continue;
+        }
         // A thread that panicked has failed the log already.
         let _ = thread.join();
     }
@@ -105,6 +123,8 @@ pub(crate) fn stop(shared: &Shared, threads: Vec<JoinHandle<()>>) {
 impl Shared {
     /// Makes relaxed commits durable, if there are any. An error is kept as the log's failure.
     pub(crate) fn flush_relaxed(&self) {
+        // Before the mark itself: who finds it still set finds the other one read after that.
+        self.asked.swap(false, Ordering::AcqRel);
         // Cleared before the tail is read: a commit that finds the mark still set was appended before this read, one
         // that finds it cleared sets it again.
         if self.relaxed.swap(false, Ordering::AcqRel) {

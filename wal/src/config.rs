@@ -21,7 +21,7 @@ pub enum Durability {
 /// Who does the work that no caller waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Background {
-    /// Two threads of the log: one prepares segments, one syncs relaxed commits.
+    /// Three threads of the log: one prepares segments, one syncs relaxed commits, one calls wakers.
     #[default]
     Threads,
     /// No threads. Everything happens inside the calls and in [`crate::Wal::step`], so that one thread drives the

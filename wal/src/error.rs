@@ -119,6 +119,9 @@ pub enum WalError {
     /// The log failed earlier. Commits that were waiting are not known to be durable; opening again shows which are.
     #[error("the log has failed and takes no more commits; open the database again to recover ({0})")]
     Failed(#[source] Arc<WalError>),
+    /// The log was shut down before the position was reached, so that nothing of its own will reach it any more.
+    #[error("the log was shut down and makes nothing durable any more; open the database again")]
+    ShutDown,
     /// The log's own bookkeeping is wrong: a defect of the program, never a matter of the medium.
     #[error("internal error of the log: {what}; please report it")]
     Internal {

@@ -24,6 +24,7 @@ mod error;
 pub mod format;
 mod group;
 mod lsn;
+mod notify;
 mod open;
 mod reader;
 mod record;

@@ -31,6 +31,7 @@ use crate::config::WalConfig;
 use crate::error::WalError;
 use crate::group::Ledger;
 use crate::lsn::Lsn;
+use crate::notify::Wakers;
 use crate::reader::LogEnd;
 use crate::record::{RECORD_HEADER_BYTES, crc_seed};
 use crate::segment::{Catalogue, SEGMENT_HEADER_BYTES, SegmentInfo, spare_path};
@@ -132,6 +133,7 @@ pub(crate) fn open(disk: Arc<dyn Disk>, cfg: WalConfig, end: &LogEnd) -> Result<
             segments,
             old: before.to_vec(),
             counters: Counters::default(),
+            wakers: Wakers::default(),
         }),
         supply: Mutex::new(Supply { spares, in_advance_failed: false, last_made: Some(disk.now()) }),
         free: AtomicU64::new(prepared_end - tail),
@@ -140,7 +142,9 @@ pub(crate) fn open(disk: Arc<dyn Disk>, cfg: WalConfig, end: &LogEnd) -> Result<
         durable: AtomicU64::new(tail),
         failure: OnceLock::new(),
         relaxed: AtomicBool::new(false),
+        asked: AtomicBool::new(false),
         flush_bell: Bell::default(),
+        wake_bell: Bell::default(),
         supply_bell: Bell::default(),
         disk,
         cfg,

@@ -15,6 +15,7 @@ use crate::buffer::{LogBuffer, pad_to_page};
 use crate::config::WalConfig;
 use crate::error::WalError;
 use crate::group::{Ledger, Need, SyncRun, Turn};
+use crate::notify::Wakers;
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentInfo};
 use crate::space::Segment;
 use crate::stats::{GROUP_CLASSES, group_class};
@@ -49,6 +50,7 @@ pub(crate) struct State {
     /// The tail position beyond which another segment ought to be prepared; `u64::MAX` once that was asked for.
     pub(crate) prepare_beyond: u64,
     pub(crate) counters: Counters,
+    pub(crate) wakers: Wakers,
 }
 
 /// The log, as callers and threads share it.
@@ -70,7 +72,10 @@ pub(crate) struct Shared {
     pub(crate) failure: OnceLock<Arc<WalError>>,
     /// A relaxed commit waits to be synced.
     pub(crate) relaxed: AtomicBool,
+    /// It is to be synced at once, and the bell for that was rung or is about to be.
+    pub(crate) asked: AtomicBool,
     pub(crate) flush_bell: Bell,
+    pub(crate) wake_bell: Bell,
     pub(crate) supply_bell: Bell,
 }
 
@@ -105,13 +110,18 @@ impl Shared {
     pub(crate) fn fail(&self, error: WalError) {
         tracing::error!(%error, dir = %self.cfg.dir.display(), "the log has failed");
         let mut told = Vec::new();
-        {
+        let wake = {
             let mut state = self.state.lock();
             let _ = self.failure.set(Arc::new(error));
             state.ledger.fail();
             state.ledger.dispatch(&mut told);
-        }
+            state.wakers.all_due();
+            state.wakers.any_due()
+        };
         tell(told);
+        if wake {
+            self.call_or_ring();
+        }
     }
 
     /// Returns once the log has reached `upto`, which does not lie beyond the tail, in the sense of `need`: by
@@ -193,11 +203,13 @@ impl Shared {
             }
         };
         let mut told = Vec::new();
-        let turn = {
+        let (turn, wake) = {
             let mut state = self.state.lock();
             if succeeded {
                 state.counters.syncs += 1;
                 if let Some(ended) = state.ledger.sync_done(run) {
+                    let durable = state.ledger.durable();
+                    let ended = ended + state.wakers.reached(durable);
                     state.counters.synced_commits += ended;
                     if let Some(class) = state.counters.commits_per_sync.get_mut(group_class(ended)) {
                         *class += 1;
@@ -207,9 +219,13 @@ impl Shared {
             self.durable.store(state.ledger.durable(), Ordering::Release);
             let turn = state.ledger.turn(need, upto);
             state.ledger.dispatch(&mut told);
-            turn
+            (turn, state.wakers.any_due())
         };
         tell(told);
+        // A thread that comes from a sync holds no other duty now: the position it wants was written before.
+        if wake {
+            self.call_or_ring();
+        }
         turn
     }
 }

@@ -1,6 +1,7 @@
 //! The log, open for appending: the face of this crate.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::thread::JoinHandle;
 
 use bedstone_io::Disk;
@@ -161,11 +162,7 @@ impl Wal {
     /// [`WalError::Failed`] if the log failed before that: the record is not known to be durable, and may be found
     /// when the database is opened again. [`WalError::Config`] if `upto` lies beyond the tail.
     pub fn wait(&self, upto: Lsn, durability: Durability) -> Result<(), WalError> {
-        if upto > self.tail() {
-            return Err(WalError::Config {
-                what: format!("{upto} lies beyond the log's end, {}", self.tail()),
-            });
-        }
+        self.not_beyond_tail(upto)?;
         match durability {
             Durability::Sync if self.durable_lsn() >= upto => Ok(()),
             Durability::Buffered if self.written_lsn() >= upto => Ok(()),
@@ -173,6 +170,29 @@ impl Wal {
             Durability::Buffered => self.shared.reach(Need::Written, upto.0),
             Durability::Relaxed => self.shared.sync_later(upto.0),
         }
+    }
+
+    /// Tells whether the log is durable up to `upto` (the end of a record); if not, `waker` is kept and called once
+    /// it is, or the log has failed, or it was shut down: then this is to be called again. It asks for nothing to be
+    /// made durable, see [`Wal::request_sync`].
+    ///
+    /// No wake-up is lost, whatever the other threads do; one that is not wanted any more comes all the same. A waker
+    /// that [will wake](Waker::will_wake) the same task as one kept for this position is not kept twice. Wakers are
+    /// called by a thread of the log's own, or, with [`Background::Manual`], by the thread that makes the log
+    /// durable; they must not wait for the log there.
+    ///
+    /// [`WalError::Failed`] as for [`Wal::wait`]; [`WalError::ShutDown`] after [`Wal::shutdown`] if the position was
+    /// not reached; [`WalError::Config`] if `upto` lies beyond the tail.
+    pub fn notify_durable(&self, upto: Lsn, waker: &Waker) -> Result<bool, WalError> {
+        self.not_beyond_tail(upto)?;
+        self.shared.notify(upto.0, waker)
+    }
+
+    /// Asks the log's thread to make everything appended so far durable now, and does not wait for it. With
+    /// [`Background::Manual`] the next [`Wal::step`] does it; any [`Wal::sync`] or [`Wal::wait`] that covers it does
+    /// as well. A failure shows in [`Wal::failed`] and to those who wait.
+    pub fn request_sync(&self) {
+        self.shared.sync_soon();
     }
 
     /// Makes everything appended so far durable and returns the durable LSN.
@@ -238,15 +258,32 @@ impl Wal {
     ///
     /// [`WalError::Failed`] if the log has failed, now or earlier.
     pub fn close(self) -> Result<(), WalError> {
-        self.shutdown();
+        self.stop_threads();
         self.shared.flush_relaxed();
         self.shared.check()
     }
 
     /// Stops the threads and returns once they have ended; they finish what they are doing. Nothing is made
-    /// durable. The log stays readable and, without what its threads do, writable.
+    /// durable. The log stays readable and, without what its threads do, writable. All wakers are called, and none is
+    /// kept any more.
     pub fn shutdown(&self) {
-        background::stop(&self.shared, std::mem::take(&mut *self.threads.lock()));
+        self.stop_threads();
+        self.shared.end_wakers();
+    }
+
+    fn stop_threads(&self) {
+        // Not locked while they are waited for: what a waker does on one of them may come here, too.
+        let threads = std::mem::take(&mut *self.threads.lock());
+        background::stop(&self.shared, threads);
+    }
+
+    fn not_beyond_tail(&self, upto: Lsn) -> Result<(), WalError> {
+        match self.tail() {
+            tail if upto > tail => {
+                Err(WalError::Config { what: format!("{upto} lies beyond the log's end, {tail}") })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What of a record can be known before its position is: the work that grows with its length is done here.

@@ -18,7 +18,7 @@ use super::descend::{Obstacle, Place, Retry, Step, Target};
 use super::node::{CellValue, Leaf};
 use super::overflow_read::OverflowReader;
 use super::{OverflowRef, Result, Tree};
-use bedstone_bufpool::{Access, Guard, PageId, PagePin, PageState, Pool, Ticket, prefetch};
+use bedstone_bufpool::{Access, Guard, PageId, PagePin, PageState, Pool, Ticket, max_lsn, prefetch};
 use std::ops::Bound;
 
 /// How many entries ahead of the present one a long run asks for the lines of a cell.
@@ -69,6 +69,9 @@ struct End<'p> {
     last_leaf: bool,
     /// The fence from which the next leaf is found.
     fence: Vec<u8>,
+    /// Leaves reached, and the highest LSN among those reached since that was last asked for.
+    leaves: u64,
+    highest_lsn: u64,
     /// Leaves asked for ahead at a time, and how many of them are still to come.
     window: usize,
     ahead: usize,
@@ -90,10 +93,16 @@ impl End<'_> {
             new_leaf: false,
             last_leaf: false,
             fence: Vec::new(),
+            leaves: 0,
+            highest_lsn: 0,
             window: 0,
             ahead: 0,
             scratch: Vec::new(),
         }
+    }
+
+    fn reached(&mut self) -> Option<u64> {
+        (std::mem::take(&mut self.leaves) > 0).then(|| std::mem::take(&mut self.highest_lsn))
     }
 
     fn finish(&mut self) {
@@ -254,6 +263,17 @@ impl<'p> Scan<'p> {
     /// The key that [`Self::next_back`] gave last.
     pub(crate) fn back_key(&self) -> &[u8] {
         &self.back.key
+    }
+
+    /// The highest LSN applied to any of the leaves that the front has reached since this was last called; `None` if it
+    /// is still in the same one.
+    pub(crate) fn front_reached(&mut self) -> Option<u64> {
+        self.front.reached()
+    }
+
+    /// The same for the back.
+    pub(crate) fn back_reached(&mut self) -> Option<u64> {
+        self.back.reached()
     }
 
     /// A reader of an overflow value among the entries of the leaf that [`Self::next`] is in.
@@ -447,6 +467,8 @@ fn reach<'p>(tree: Tree, pool: &'p Pool, end: &mut End<'p>, target: Target<'_>, 
                                 end.ticket = Some(ticket);
                             }
                             end.new_leaf = true;
+                            end.leaves += 1;
+                            end.highest_lsn = end.highest_lsn.max(max_lsn(&pin));
                             end.pin = Some(pin);
                             if !wanted.is_empty() {
                                 pool.prefetch(&wanted);

@@ -4,7 +4,7 @@ use super::chaos::point;
 use super::descend::{Obstacle, Retry, Step, Target};
 use super::node::{CellValue, Leaf, OverflowRef};
 use super::{Result, Tree};
-use bedstone_bufpool::{Access, PagePin, Pool, Ticket};
+use bedstone_bufpool::{Access, PagePin, Pool, Ticket, max_lsn};
 use std::ops::Range;
 
 /// A value found.
@@ -21,7 +21,19 @@ impl Tree {
     ///
     /// # Errors
     /// Those of reading pages; [`bedstone_bufpool::PoolError::Free`] when the tree was dropped.
+    #[inline]
     pub(crate) fn get<'p>(&self, pool: &'p Pool, key: &[u8]) -> Result<Option<Found<'p>>> {
+        self.get_noting(pool, key, |_| ())
+    }
+
+    /// As [`Tree::get`]; `note` sees the leaf before it is searched, each time that is tried.
+    #[inline]
+    fn get_noting<'p>(
+        &self,
+        pool: &'p Pool,
+        key: &[u8],
+        mut note: impl FnMut(&PagePin<'p>),
+    ) -> Result<Option<Found<'p>>> {
         let mut retry = Retry::default();
         loop {
             let obstacle = {
@@ -32,6 +44,7 @@ impl Tree {
                             && place.parent_unchanged(&guard)
                         {
                             drop(guard);
+                            note(&pin);
                             match self.look_up(pool, pin, key)? {
                                 LookUp::Found(found) => return Ok(Some(found)),
                                 LookUp::NotThere => return Ok(None),
@@ -45,6 +58,16 @@ impl Tree {
             };
             retry.after(pool, obstacle, Access::Point)?;
         }
+    }
+
+    /// As [`Tree::get`], with the highest LSN applied to the leaf at that moment.
+    ///
+    /// # Errors
+    /// As [`Tree::get`].
+    pub(crate) fn get_stamped<'p>(&self, pool: &'p Pool, key: &[u8]) -> Result<(Option<Found<'p>>, u64)> {
+        let mut lsn = 0;
+        let found = self.get_noting(pool, key, |pin| lsn = max_lsn(pin))?;
+        Ok((found, lsn))
     }
 
     /// Looks for `key` in the leaf that was reached for it.

@@ -6,6 +6,9 @@ mod crash;
 mod faults;
 mod format;
 mod handles;
+mod snapshots;
+mod temp_tree;
+mod ticket;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -12,8 +12,11 @@ use crate::shared::Shared;
 use crate::stats::Counters;
 use crate::txn::fragments::Fragments;
 use crate::txn::record::{COMMIT, WRITES, WRITES_HEADER};
+use crate::txn::history::Kept;
 use crate::txn::slots::ApplySlot;
-use crate::txn::stripes::StripeSet;
+use crate::txn::stripes::{StripeSet, StripesHeld};
+use crate::txn::validation::Validation;
+use crate::txn::versions::{ELIDES_MAX, InFlight};
 
 /// Writes handed to the tree at once; bounds the memory that applying a batch takes.
 const CHUNK: usize = 16 << 10;
@@ -27,13 +30,15 @@ impl Shared {
         }
         self.pace();
         batch.sort();
-        let appended = self.with_relief(|| self.commit_batch(&batch))?;
+        let appended = self.with_relief(|| self.commit_batch(&batch, None))?;
         Counters::add(&self.counters.batches, 1);
         Counters::add(&self.counters.batch_writes, batch.len() as u64);
         self.wait_durable(appended, durability)
     }
 
-    fn commit_batch(&self, batch: &WriteBatch) -> Result<Appended> {
+    /// Makes the commit of a batch, but for the waiting. A transaction's batch is validated first, under the stripes
+    /// of what it has read and written.
+    pub(crate) fn commit_batch(&self, batch: &WriteBatch, check: Option<&Validation<'_>>) -> Result<Appended> {
         let pieces = batch.pieces();
         let payload: u64 = pieces.iter().map(|p| p.len() as u64).sum();
         let long: Vec<usize> =
@@ -54,6 +59,10 @@ impl Shared {
         for write in batch.writes() {
             stripes.add(batch.tables()[write.table as usize].id(), write.key(batch.raw()));
         }
+        if batch.len() > ELIDES_MAX {
+            // Nearly all of them anyway; and who has all is alone.
+            stripes.add_all();
+        }
         let appended;
         if fragmented {
             let mut fragments = Fragments::begin(self, &slot, payload, urgent)?;
@@ -61,18 +70,16 @@ impl Shared {
                 fragments.push(piece)?;
             }
             let (commit, mut credit) = fragments.finish()?;
-            let _held = self.stripes.lock_set(&stripes);
-            self.allowed(batch)?;
+            let (_held, flight) = self.begin_batch(batch, &stripes, check, &slot)?;
             appended = self
                 .wal
                 .append(&mut credit, COMMIT, &[&commit], &mut |lsn: Lsn| slot.register_commit(lsn.0))
                 .map_err(|e| self.wal_error(e))?;
-            self.apply_batch(batch, &mut reserve, &mut prepared, appended, &slot)?;
+            self.apply_batch(batch, &mut reserve, &mut prepared, appended, &slot, flight)?;
         } else {
             let bytes = WRITES_HEADER as u64 + payload;
             let mut credit = self.log_room(bytes, 1, urgent)?;
-            let _held = self.stripes.lock_set(&stripes);
-            self.allowed(batch)?;
+            let (_held, flight) = self.begin_batch(batch, &stripes, check, &slot)?;
             let unix_ms = self.disk.unix_ms().to_le_bytes();
             let mut parts: Vec<&[u8]> = Vec::with_capacity(pieces.len() + 1);
             parts.push(&unix_ms);
@@ -84,9 +91,67 @@ impl Shared {
                     slot.register_commit(lsn.0);
                 })
                 .map_err(|e| self.wal_error(e))?;
-            self.apply_batch(batch, &mut reserve, &mut prepared, appended, &slot)?;
+            self.apply_batch(batch, &mut reserve, &mut prepared, appended, &slot, flight)?;
         }
         Ok(appended)
+    }
+
+    /// Locks the stripes, validates, begins the commit and puts the old values aside where that is needed: all that
+    /// comes before the record and may still fail. The stripes must outlive the commit in flight.
+    fn begin_batch<'s>(
+        &'s self,
+        batch: &WriteBatch,
+        stripes: &StripeSet,
+        check: Option<&Validation<'_>>,
+        slot: &ApplySlot<'_>,
+    ) -> Result<(StripesHeld<'s>, InFlight<'s>)> {
+        loop {
+            let none = StripeSet::default();
+            let held = self.stripes.lock_sets(stripes, check.map_or(&none, |check| check.read_stripes()));
+            self.allowed(batch)?;
+            if let Some(check) = check {
+                for (table, writes) in by_table(batch.writes()) {
+                    let table = &batch.tables()[table as usize];
+                    check.writes(self, table, writes.iter().map(|write| write.key(batch.raw())))?;
+                }
+                check.reads(self)?;
+            }
+            let own = check.map(Validation::snapshot);
+            let flight = self.versions.begin_commit(batch.len() <= ELIDES_MAX, own, || self.wal.tail().0);
+            if !flight.keeps {
+                return Ok((held, flight));
+            }
+            match self.keep_batch(batch, &flight, slot, stripes.is_full())? {
+                None => return Ok((held, flight)),
+                Some((table, next)) => {
+                    drop(flight);
+                    drop(held);
+                    self.prepare_history(batch.tables()[table as usize].state(), next)?;
+                }
+            }
+        }
+    }
+
+    /// Puts the old values of a batch aside. Not ready: for which table, and whether it needs the next generation.
+    fn keep_batch(
+        &self,
+        batch: &WriteBatch,
+        flight: &InFlight<'_>,
+        slot: &ApplySlot<'_>,
+        alone: bool,
+    ) -> Result<Option<(u32, bool)>> {
+        let raw = batch.raw();
+        for (index, writes) in by_table(batch.writes()) {
+            let table = batch.tables()[index as usize].state();
+            let keys: Vec<&[u8]> = writes.iter().map(|write| write.key(raw)).collect();
+            if alone && keys.len() > ELIDES_MAX && self.mark_new(table, flight, keys[0])? {
+                continue;
+            }
+            if let Kept::NotReady { next } = self.keep_old(table, flight, &keys, slot)? {
+                return Ok(Some((index, next)));
+            }
+        }
+        Ok(None)
     }
 
     /// Under the stripes: writing is still allowed, and no table of the batch was dropped.
@@ -158,6 +223,7 @@ impl Shared {
         prepared: &mut Vec<(usize, PreparedOverflow<'p>)>,
         appended: Appended,
         slot: &ApplySlot<'_>,
+        flight: InFlight<'_>,
     ) -> Result<()> {
         let raw = batch.raw();
         let lsn = appended.lsn.0;
@@ -178,6 +244,7 @@ impl Shared {
                 }
                 if let Err(e) = tree.apply_sorted(&self.pool, reserve, &mut ops) {
                     slot.abandon();
+                    flight.abandon();
                     return Err(self.fail(e.into()));
                 }
             }

@@ -55,6 +55,7 @@ use crate::error::{Error, Result};
 use crate::shared::Shared;
 use crate::stats::Counters;
 use crate::txn::fragments::Fragments;
+use crate::txn::history::Kept;
 use crate::txn::record::{COMMIT, WRITES, WRITES_HEADER, WriteHeader};
 use crate::txn::slots::ApplySlot;
 
@@ -379,10 +380,32 @@ impl Shared {
         credit: &mut SpaceCredit<'_>,
         record: &Ready<'_>,
     ) -> Result<Option<Appended>> {
-        let _stripe = self.stripes.lock(table.id, key);
-        self.writable()?;
-        table.usable()?;
-        self.apply_stamped(&table.tree, reserve, key, write, &mut Vec::new(), slot, credit, record)
+        loop {
+            let not_ready = {
+                let _stripe = self.stripes.lock(table.id, key);
+                self.writable()?;
+                table.usable()?;
+                // Ends before the stripe is let go of.
+                let commit = self.versions.begin_commit(true, None, || self.wal.tail().0);
+                let kept = match commit.keeps {
+                    true => self.keep_old(table, &commit, &[key], slot)?,
+                    false => Kept::Yes,
+                };
+                match kept {
+                    Kept::NotReady { next } => next,
+                    Kept::Yes => {
+                        let (tree, attach) = (&table.tree, &mut Vec::new());
+                        let outcome =
+                            self.apply_stamped(tree, reserve, key, write, attach, slot, credit, record);
+                        if slot.is_abandoned() {
+                            commit.abandon();
+                        }
+                        return outcome;
+                    }
+                }
+            };
+            self.prepare_history(table, not_ready)?;
+        }
     }
 
     pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {

@@ -6,6 +6,7 @@
 //! catalog's mutex, which is taken before any stripe; nobody takes it with a stripe held.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bedstone_bufpool::{NewPage, PageHeader};
 use bedstone_wal::Appended;
@@ -19,7 +20,7 @@ use crate::txn::commit::Ready;
 use crate::txn::record::{CREATE_TABLE, DROP_TABLE, RENAME_TABLE, table_record};
 
 /// Pages a new tree takes beside those of the catalog's own change.
-const TREE_PAGES: usize = 2;
+pub(crate) const TREE_PAGES: usize = 2;
 
 impl Shared {
     /// The table of this name, made if there is none.
@@ -103,9 +104,10 @@ impl Shared {
             table.mark_dropped();
             appended
         };
+        table.history.take(self);
         self.catalog.remove(name);
         let lsn = appended.lsn.0;
-        changes.tombstones.push(Tombstone { id: table.id, root: table.tree.root, lsn, emptied: false });
+        changes.tombstones.push(Tombstone::dropped(table.id, table.tree.root, lsn));
         drop(changes);
         self.wait_durable(appended, self.durability)?;
         match self.background {
@@ -130,7 +132,7 @@ impl Shared {
         let payload = (front.len() + name.len()) as u64;
         let mut credit = self.log_room(payload, 1, kind == DROP_TABLE)?;
         let mut reserve = self.page_room(true)?;
-        let slot = self.slots.claim();
+        let slot = self.slots.claim_for_catalog();
         self.writable()?;
         let record = record.encode();
         let mut write = Write::Put(NewValue::Inline(&record));
@@ -141,8 +143,14 @@ impl Shared {
             .ok_or_else(|| Error::Internal("a put into the catalog was not applied".into()))
     }
 
-    /// Changes the catalog without a log record: what a crash may undo.
-    pub(crate) fn change_catalog_unlogged(&self, key: u32, value: Option<&[u8]>) -> Result<()> {
+    /// Changes the catalog without a log record: what a crash may undo. `attach` are pages that the record makes
+    /// reachable. The caller holds the catalog's mutex.
+    pub(crate) fn change_catalog_unlogged<'p>(
+        &'p self,
+        key: u32,
+        value: Option<&[u8]>,
+        mut attach: Vec<NewPage<'p>>,
+    ) -> Result<()> {
         let mut reserve = self.page_room(true)?;
         let mut write = value.map_or(Write::Delete, |v| Write::Put(NewValue::Inline(v)));
         let outcome = CATALOG
@@ -152,7 +160,7 @@ impl Shared {
                 &catalog::key(key),
                 &mut write,
                 &mut || Stamp::Lsn(0),
-                &mut Vec::new(),
+                &mut attach,
             )
             .map_err(|e| self.pool_error(e))?;
         self.checkpoints.note_unlogged();
@@ -169,17 +177,29 @@ impl Shared {
         if self.writable().is_err() {
             return;
         }
+        self.purge_history();
         if let Err(e) = self.empty_tombstones().and_then(|()| self.remove_tombstones()) {
             tracing::warn!(error = %e, "space of dropped tables could not be given back yet");
         }
     }
 
+    /// Gives up snapshots past their deadline, and drops the old values that nobody needs any more.
+    fn purge_history(&self) {
+        self.versions.expire(self.disk.now());
+        let tables = self.catalog.all();
+        tables.iter().for_each(|table| table.history.purge(self));
+        let held = tables.iter().map(|table| table.history.bytes()).sum();
+        self.versions.held_bytes.store(held, Ordering::Relaxed);
+    }
+
     /// Frees the trees of dropped tables. The catalog's mutex is not held meanwhile: that may take long.
     fn empty_tombstones(&self) -> Result<()> {
-        let full: Vec<Tombstone> =
-            self.catalog.change().tombstones.iter().filter(|t| !t.emptied).cloned().collect();
+        let full: Vec<Tombstone> = (self.catalog.change().tombstones.iter())
+            .filter(|t| !t.emptied && t.is_abandoned())
+            .cloned()
+            .collect();
         for tombstone in full {
-            let tree = Tree { root: tombstone.root, table: tombstone.id };
+            let tree = tombstone.tree();
             if self.owns_root(&tree)? {
                 self.checkpoints.note_unlogged();
                 let mut reserve = self.page_room(true)?;
@@ -226,16 +246,17 @@ impl Shared {
     fn remove_tombstones(&self) -> Result<()> {
         let mut changes = self.catalog.change();
         let durable = self.checkpoints.replay_lsn();
-        let gone = |t: &Tombstone| t.emptied && t.lsn < durable;
+        let gone = |t: &Tombstone| t.emptied && t.is_past(durable);
         if !changes.tombstones.iter().any(gone) {
             return Ok(());
         }
         if changes.recorded_next_id != changes.next_id {
-            self.change_catalog_unlogged(catalog::CATALOG_TABLE, Some(&changes.next_id.to_le_bytes()))?;
+            let next_id = changes.next_id.to_le_bytes();
+            self.change_catalog_unlogged(catalog::CATALOG_TABLE, Some(&next_id), Vec::new())?;
             changes.recorded_next_id = changes.next_id;
         }
         while let Some(i) = changes.tombstones.iter().position(gone) {
-            self.change_catalog_unlogged(changes.tombstones[i].id, None)?;
+            self.change_catalog_unlogged(changes.tombstones[i].id, None, Vec::new())?;
             changes.tombstones.swap_remove(i);
         }
         Ok(())

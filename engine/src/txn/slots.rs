@@ -38,7 +38,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crossbeam::utils::CachePadded;
 use parking_lot::Mutex;
 
-/// How many commits may be between append and apply at once; more wait for a free slot.
+/// How many commits may be between append and apply at once; more wait for a free slot. The catalog's changes have one
+/// of their own.
 const SLOTS: usize = 128;
 /// Nobody owns the slot.
 const FREE: u64 = u64::MAX;
@@ -80,7 +81,7 @@ impl Slots {
     /// Slots for a log that has been replayed up to `lsn`.
     pub(crate) fn new(lsn: u64) -> Self {
         Self {
-            slots: (0..SLOTS)
+            slots: (0..=SLOTS)
                 .map(|_| CachePadded::new(Slot { first: AtomicU64::new(FREE), commit: AtomicU64::new(FREE) }))
                 .collect(),
             hint: CachePadded::new(AtomicUsize::new(0)),
@@ -115,6 +116,16 @@ impl Slots {
                 std::thread::yield_now();
             }
         }
+    }
+
+    /// Takes the slot that is set aside for whoever holds the catalog's mutex, so that those who own the others may
+    /// wait for that mutex.
+    pub(crate) fn claim_for_catalog(&self) -> ApplySlot<'_> {
+        let slot = &self.slots[SLOTS];
+        while slot.first.compare_exchange(FREE, OWNED, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            std::thread::yield_now();
+        }
+        ApplySlot { slots: self, slot, abandoned: Cell::new(false) }
     }
 
     /// Waits until no slot is owned, but for the abandoned ones. Who claims a slot and then looks at the
@@ -168,6 +179,11 @@ impl ApplySlot<'_> {
     /// Called under the log's mutex with the LSN of the record that commits, before the tail moves.
     pub(crate) fn register_commit(&self, lsn: u64) {
         self.slot.commit.store(lsn, Ordering::Release);
+    }
+
+    /// [`ApplySlot::abandon`] was called.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.get()
     }
 
     /// Keeps the slot for ever: the commit is in the log, but its writes are not all in the trees and never

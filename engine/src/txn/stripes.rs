@@ -11,20 +11,25 @@
 //! order.
 
 use crossbeam::utils::CachePadded;
-use parking_lot::{RwLock, RwLockWriteGuard};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Number of stripes, a power of two. With 512, two random keys share one in 0.2 % of cases.
 pub(crate) const STRIPES: usize = 512;
 
 /// The stripes of a database.
 pub(crate) struct Stripes {
-    // Read-write locks, because a commit that validates what it read will want to share the stripes it only
-    // read.
+    // A serializable commit shares the stripes of what it only read.
     locks: Box<[CachePadded<RwLock<()>>]>,
 }
 
-/// Held stripes.
+/// A held stripe.
 pub(crate) type StripeGuard<'a> = RwLockWriteGuard<'a, ()>;
+
+/// The held stripes of a set.
+pub(crate) struct StripesHeld<'a> {
+    _written: Vec<RwLockWriteGuard<'a, ()>>,
+    _read: Vec<RwLockReadGuard<'a, ()>>,
+}
 
 /// The stripes of a set of keys: one bit each.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +40,24 @@ impl StripeSet {
     pub(crate) fn add(&mut self, table: u32, key: &[u8]) {
         let i = stripe_of(table, key);
         self.0[i / 64] |= 1 << (i % 64);
+    }
+
+    fn has(&self, i: usize) -> bool {
+        self.0[i / 64] >> (i % 64) & 1 == 1
+    }
+
+    fn union(&self, other: &StripeSet) -> StripeSet {
+        StripeSet(std::array::from_fn(|word| self.0[word] | other.0[word]))
+    }
+
+    /// Adds every stripe.
+    pub(crate) fn add_all(&mut self) {
+        self.0.fill(u64::MAX);
+    }
+
+    /// It has every stripe: whoever holds it is alone.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.iter().all(|&word| word == u64::MAX)
     }
 
     fn indexes(&self) -> impl Iterator<Item = usize> {
@@ -59,7 +82,21 @@ impl Stripes {
         self.locks[stripe_of(table, key)].write()
     }
 
+    /// Locks two sets of stripes in one ascending order: `written` against everybody, the rest of `read` against those
+    /// who write.
+    pub(crate) fn lock_sets(&self, written: &StripeSet, read: &StripeSet) -> StripesHeld<'_> {
+        let mut held = StripesHeld { _written: Vec::new(), _read: Vec::new() };
+        for i in written.union(read).indexes() {
+            match written.has(i) {
+                true => held._written.push(self.locks[i].write()),
+                false => held._read.push(self.locks[i].read()),
+            }
+        }
+        held
+    }
+
     /// Locks a set of stripes in ascending order.
+    #[cfg(test)]
     pub(crate) fn lock_set(&self, set: &StripeSet) -> Vec<StripeGuard<'_>> {
         set.indexes().map(|i| self.locks[i].write()).collect()
     }

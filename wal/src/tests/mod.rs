@@ -4,6 +4,7 @@ mod cached;
 mod crash;
 mod damage;
 mod failure;
+mod notify;
 mod open;
 mod round_trip;
 mod space;

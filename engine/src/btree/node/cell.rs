@@ -44,12 +44,12 @@ impl OverflowRef {
     pub(crate) const BYTES: usize = size_of::<StoredRef>();
 
     /// The reference stored in `bytes`, which must be [`Self::BYTES`] long.
-    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let stored = StoredRef::ref_from_bytes(bytes).ok()?;
         Some(Self { len: stored.len.get(), index: PageId(stored.index.get()), crc: stored.crc.get() })
     }
 
-    fn encode(self) -> [u8; Self::BYTES] {
+    pub(crate) fn encode(self) -> [u8; Self::BYTES] {
         zerocopy::transmute!(StoredRef {
             len: U64::new(self.len),
             index: U32::new(self.index.0),
