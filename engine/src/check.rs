@@ -83,12 +83,18 @@ impl Shared {
         let _no_writer = self.stripes.lock_all();
         // Temporary trees are written to without stripes. Who holds one of these locks waits for nothing that is
         // held here.
-        let _no_temporary: Vec<_> =
-            changes.tombstones.iter().filter_map(|t| t.temporary.as_ref()).map(|mark| mark.keep_out()).collect();
+        let _no_temporary: Vec<_> = changes
+            .tombstones
+            .iter()
+            .filter_map(|t| t.temporary.as_ref())
+            .map(|mark| mark.keep_out())
+            .collect();
         let mut check =
             Check { shared: self, report: CheckReport::default(), seen: HashMap::new(), complete: true };
         let tombstones: Vec<(Tree, &'static str)> = (changes.tombstones.iter().filter(|t| !t.emptied))
-            .map(|t| (t.tree(), if t.temporary.is_some() { "(a temporary tree)" } else { "(a dropped table)" }))
+            .map(|t| {
+                (t.tree(), if t.temporary.is_some() { "(a temporary tree)" } else { "(a dropped table)" })
+            })
             .collect();
         check.trees(&tombstones)?;
         check.pages_in_use();

@@ -24,6 +24,7 @@ use crate::shared::{Shared, State};
 use crate::snapshot::{Snapshot, SnapshotInfo, SnapshotOptions};
 use crate::stats::{CheckpointInfo, Counters, RecoveryReport, Stats};
 use crate::table::Table;
+use crate::transaction::Transaction;
 use crate::txn::slots::Slots;
 use crate::txn::stripes::Stripes;
 use crate::txn::versions::{Live, Versions, View};
@@ -218,6 +219,7 @@ impl Database {
             limits,
             pool_frames: frames,
             durability: options.durability,
+            transaction_memory: options.transaction_memory,
             background: options.background,
             checkpoint_log_bytes: options.checkpoint_log_bytes,
             recovery: report,
@@ -315,6 +317,20 @@ impl Database {
     /// The database is closed; or it failed in the middle of applying a commit, so that there is no moment to see.
     pub fn begin_read(&self) -> Result<Snapshot> {
         Snapshot::new(self, SnapshotOptions::new())
+    }
+
+    /// Begins a write transaction. Any number may be open at a time.
+    ///
+    /// # Errors
+    /// The database is closed or read-only.
+    pub fn begin_write(&self) -> Result<Transaction> {
+        Transaction::new(self, SnapshotOptions::new())
+    }
+
+    /// Begins a write transaction with a name for [`Database::snapshots`], or a deadline after which it can neither
+    /// read nor commit any more. Errors as [`Database::begin_write`].
+    pub fn begin_write_with(&self, options: SnapshotOptions) -> Result<Transaction> {
+        Transaction::new(self, options)
     }
 
     /// Takes a snapshot with a name or a deadline. Errors as [`Database::begin_read`].

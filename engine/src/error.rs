@@ -137,8 +137,20 @@ pub enum Error {
         /// The key, if it is a single one.
         key: Option<Vec<u8>>,
     },
+    /// The value under a key is not a counter, or would not be one any more.
+    #[error(
+        "a counter of table {table:?} cannot be changed: {detail}; counters are i64, 8 bytes, little-endian"
+    )]
+    NotACounter {
+        /// The table.
+        table: String,
+        /// What is wrong.
+        detail: &'static str,
+    },
     /// The snapshot's deadline has passed, and what it saw was given up.
-    #[error("the snapshot is past its deadline and holds nothing any more; begin another one, with a longer deadline if need be")]
+    #[error(
+        "the snapshot is past its deadline and holds nothing any more; begin another one, with a longer deadline if need be"
+    )]
     SnapshotTooOld,
     /// An earlier call of this transaction failed half-way.
     #[error("the transaction failed before ({0}) and can only be rolled back")]

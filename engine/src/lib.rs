@@ -45,7 +45,9 @@ mod stats;
 mod table;
 #[cfg(test)]
 mod tests;
+mod transaction;
 mod txn;
+mod update;
 mod value;
 
 pub use batch::WriteBatch;
@@ -57,7 +59,9 @@ pub use range::{Entry, Key, Range};
 pub use snapshot::{Snapshot, SnapshotInfo, SnapshotOptions, SnapshotRange};
 pub use stats::{CheckpointInfo, RecoveryReport, Stats, TableStats};
 pub use table::Table;
+pub use transaction::{Savepoint, Transaction};
 pub use txn::ticket::CommitTicket;
+pub use update::UpdateOptions;
 pub use value::{Value, ValueReader};
 
 pub use bedstone_bufpool::PoolStats;

@@ -111,6 +111,7 @@ pub struct Builder {
     pub(crate) policy: Policy,
     pub(crate) log_segment_bytes: u64,
     pub(crate) log_buffer_bytes: usize,
+    pub(crate) transaction_memory: usize,
     pub(crate) checkpoint_log_bytes: u64,
     pub(crate) checkpoint_interval: Option<Duration>,
     pub(crate) relaxed_delay: Duration,
@@ -132,6 +133,7 @@ impl Default for Builder {
             policy: Policy::S3Fifo,
             log_segment_bytes: 64 << 20,
             log_buffer_bytes: 16 << 20,
+            transaction_memory: 64 << 20,
             checkpoint_log_bytes: 256 << 20,
             checkpoint_interval: None,
             relaxed_delay: Duration::from_millis(100),
@@ -180,6 +182,14 @@ impl Builder {
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
+        self
+    }
+
+    /// Memory for what one write transaction has written, in bytes; what is beyond it goes to pages of the pool until
+    /// the commit. Default 64 MiB.
+    #[must_use]
+    pub fn transaction_memory(mut self, bytes: usize) -> Self {
+        self.transaction_memory = bytes;
         self
     }
 

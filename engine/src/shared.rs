@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     /// Frames of the pool.
     pub(crate) pool_frames: usize,
     pub(crate) durability: Durability,
+    /// Bytes of memory for the writes of one transaction.
+    pub(crate) transaction_memory: usize,
     pub(crate) background: Background,
     pub(crate) checkpoint_log_bytes: u64,
     pub(crate) recovery: RecoveryReport,

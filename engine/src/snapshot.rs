@@ -262,13 +262,9 @@ fn same(e: &Error) -> Error {
         Error::SnapshotTooOld => Error::SnapshotTooOld,
         Error::TableDropped { name } => Error::TableDropped { name: name.clone() },
         Error::Closed { path } => Error::Closed { path: path.clone() },
-        Error::Corrupt { file, offset, page, what, detail } => Error::Corrupt {
-            file: file.clone(),
-            offset: *offset,
-            page: *page,
-            what,
-            detail: detail.clone(),
-        },
+        Error::Corrupt { file, offset, page, what, detail } => {
+            Error::Corrupt { file: file.clone(), offset: *offset, page: *page, what, detail: detail.clone() }
+        }
         other => Error::Internal(other.to_string()),
     }
 }

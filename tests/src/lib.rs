@@ -6,6 +6,7 @@
 //! wanted.
 #![forbid(unsafe_code)]
 
+pub mod bank;
 pub mod cities;
 pub mod isolation;
 pub mod kill;

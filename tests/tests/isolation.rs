@@ -3,10 +3,13 @@
 //! Longer: `cargo run --release -p bedstone-tests --bin isolation -- --histories 10000`.
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 
 use bedstone_tests::isolation::fake::{Fake, Fault};
 use bedstone_tests::isolation::run::{Ask, Counts, Plan, interleaved, judge, threaded};
 use bedstone_tests::isolation::{Anomaly, History, Level, Options, check::check};
+use bedstone_tests::isolation::{engine, exhaustive};
+use bedstone_tests::seeds;
 
 /// Judges a history in which `C` stands for what all lines begin with: client, phase, times and end of transactions that
 /// are all committed and all run at once.
@@ -104,7 +107,11 @@ fn long_fork() {
 #[test]
 fn lost_update() {
     forbidden(
-        &["C read 1 []; append 1 1", "C read 1 []; append 1 2", "client 9 phase 0 at 2000..2001 committed: read 1 [2]"],
+        &[
+            "C read 1 []; append 1 1",
+            "C read 1 []; append 1 2",
+            "client 9 phase 0 at 2000..2001 committed: read 1 [2]",
+        ],
         &[Anomaly::LostUpdate, Anomaly::Vanished],
     );
 }
@@ -114,8 +121,7 @@ fn write_skew_is_allowed_to_snapshots() {
     let skew = ["C read 1 []; append 2 2", "C read 2 []; append 1 1", "C read 1 [1]; read 2 [2]"];
     expect(Level::SnapshotIsolation, &skew, &[]);
     expect(Level::Serializable, &skew, &[Anomaly::G2Item]);
-    let phantoms =
-        ["C range 0..5 {}; append 1 1", "C range 0..5 {}; append 2 2", "C read 1 [1]; read 2 [2]"];
+    let phantoms = ["C range 0..5 {}; append 1 1", "C range 0..5 {}; append 2 2", "C read 1 [1]; read 2 [2]"];
     expect(Level::SnapshotIsolation, &phantoms, &[]);
     expect(Level::Serializable, &phantoms, &[Anomaly::G2]);
 }
@@ -208,8 +214,9 @@ fn crashes() {
     let stayed = "client 9 phase 1 at 60..61 committed: read 1 []; read 2 []; read 3 [3]";
     let built = "client 1 phase 0 at 5..9 committed: read 1 [1]; append 3 3";
     forbidden(&after(&[unknown, built], stayed), &[Anomaly::ReadOfLost]);
-    let history =
-        [unknown, "client 1 phase 0 at 5..9 committed: read 1 [1]", gone].map(|line| format!("T {line}\n")).concat();
+    let history = [unknown, "client 1 phase 0 at 5..9 committed: read 1 [1]", gone]
+        .map(|line| format!("T {line}\n"))
+        .concat();
     let waits = Options { readers_wait: true, ..Options::new(Level::SnapshotIsolation) };
     assert_eq!(
         check(&History::parse(&history).unwrap(), &waits).kinds(),
@@ -219,17 +226,16 @@ fn crashes() {
 
 #[test]
 fn a_line_that_is_none_is_named() {
-    for bad in ["nonsense", "T0 client 1 phase 0 at 1..2 committed: read 4", "T0 client 1 phase 0 at 1..2 odd: "] {
+    for bad in
+        ["nonsense", "T0 client 1 phase 0 at 1..2 committed: read 4", "T0 client 1 phase 0 at 1..2 odd: "]
+    {
         let error = History::parse(&format!("# a comment\n{bad}")).unwrap_err();
         assert!(error.contains("line 2"), "{error}");
     }
 }
 
-const LEVELS: [(Ask, Level); 3] = [
-    (Ask::Never, Level::SnapshotIsolation),
-    (Ask::Always, Level::Serializable),
-    (Ask::Some, Level::AsAsked),
-];
+const LEVELS: [(Ask, Level); 3] =
+    [(Ask::Never, Level::SnapshotIsolation), (Ask::Always, Level::Serializable), (Ask::Some, Level::AsAsked)];
 
 #[test]
 fn right_stores_are_clean_and_have_conflicts() {
@@ -317,4 +323,63 @@ fn faults_of_validation_alone_are_clean_to_snapshots() {
             judge("skew", &plan, &history, &Options::new(Level::SnapshotIsolation)).unwrap();
         }
     }
+}
+
+/// The checker and the search through all orders agree, on right and on wrong histories, on both levels.
+#[test]
+fn verdicts_are_those_of_trying_everything() {
+    let faults = [
+        Fault::None,
+        Fault::NoConflicts,
+        Fault::DirtyRead,
+        Fault::IntermediateRead,
+        Fault::LongFork,
+        Fault::StaleSnapshot,
+        Fault::NoSnapshot,
+        Fault::NoValidation,
+        Fault::ForgottenPhantom,
+        Fault::HalfCommit,
+        Fault::AbortedVisible,
+        Fault::StaleOwnRead,
+        Fault::ForgottenCommit,
+    ];
+    // By level: histories that keep it, and histories that do not.
+    let mut verdicts = [[0_u32; 2]; 2];
+    let seeds = if std::env::var_os("BEDSTONE_LONG").is_some() { 400_000 } else { 4000 };
+    for seed in 0..seeds {
+        let fault = faults[seed as usize % faults.len()];
+        let ask = LEVELS[seed as usize / faults.len() % 2].0;
+        let (clients, width) = (2 + seed % 3, 2 + seed % 2);
+        let plan = Plan { clients, txns: 6 / clients, ops: 4, width, stride: 3, ..Plan::draw(seed, ask) };
+        let history = interleaved(&plan, &mut Fake::new(fault, seed)).unwrap();
+        let truth = [exhaustive::is_snapshot_isolated(&history), exhaustive::is_serializable(&history)];
+        for (at, level) in [Level::SnapshotIsolation, Level::Serializable].into_iter().enumerate() {
+            let report = check(&history, &Options::new(level));
+            // Serializability says nothing of what transactions read that were rolled back; the checker holds them to
+            // their snapshots at every level.
+            let right = truth[at] && (level == Level::SnapshotIsolation || truth[0]);
+            assert_eq!(report.is_clean(), right, "seed {seed}, {fault:?}, {level:?}:\n{report}\n{history}");
+            verdicts[at][usize::from(!right)] += 1;
+        }
+    }
+    println!("{verdicts:?}");
+    assert!(verdicts.iter().flatten().all(|count| *count > 300), "{verdicts:?}");
+}
+
+/// The engine, on simulated disks that lose power. `--bin isolation` runs more of these.
+#[test]
+fn the_engine_keeps_its_levels() {
+    let counts = Mutex::new(Counts::default());
+    let failures = seeds::run_seeds(0..300, seeds::cores(), 3, |seed| {
+        let (ask, level) = LEVELS[(seed % 3) as usize];
+        let (history, report) = engine::run_one(seed, ask, level)?;
+        counts.lock().unwrap().add(&history, &report);
+        Ok(())
+    });
+    let text: String = failures.iter().map(|(seed, what)| format!("seed {seed}: {what}\n")).collect();
+    assert!(failures.is_empty(), "{text}");
+    let counts = counts.into_inner().unwrap();
+    println!("{counts:?}");
+    assert!(counts.aborted * 10 > counts.committed && counts.committed > 5000, "{counts:?}");
+    assert!(counts.skewed > 20, "{counts:?}");
 }

@@ -63,7 +63,8 @@ impl Bell {
 
 /// Starts the threads.
 pub(crate) fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, WalError> {
-    let spawn = |name: &str, shared: Arc<Shared>, work: fn(&Shared)| {
+    type Work = fn(&Shared);
+    let spawn = |name: &str, shared: Arc<Shared>, work: Work| {
         thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
@@ -74,7 +75,7 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Result<Vec<JoinHandle<()>>, WalErro
                 what: format!("the log's thread {name} cannot be started: {error}"),
             })
     };
-    let works: [(&str, fn(&Shared)); 3] = [
+    let works: [(&str, Work); 3] = [
         ("wal-segments", |shared| {
             while shared.supply_bell.wait(&*shared.disk) {
                 shared.prepare_ahead();

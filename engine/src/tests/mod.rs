@@ -9,6 +9,8 @@ mod handles;
 mod snapshots;
 mod temp_tree;
 mod ticket;
+mod transactions;
+mod write_set;
 
 use std::path::Path;
 use std::sync::Arc;

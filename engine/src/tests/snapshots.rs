@@ -36,7 +36,8 @@ fn agrees(snapshot: &Snapshot, table: &crate::Table, model: &Model, rng: &mut Rn
     }
     let (a, b) = (key(rng.below(300)), key(rng.below(300)));
     let (a, b) = if a <= b { (a, b) } else { (b, a) };
-    let expected: Vec<(&[u8], &[u8])> = model.range(a.clone()..b.clone()).map(|(k, v)| (&k[..], &v[..])).collect();
+    let expected: Vec<(&[u8], &[u8])> =
+        model.range(a.clone()..b.clone()).map(|(k, v)| (&k[..], &v[..])).collect();
     let mut range = snapshot.range(table, &a[..]..&b[..]).unwrap();
     let (mut front, mut back) = (Vec::new(), Vec::new());
     let all_front = rng.below(3) == 0;
@@ -49,7 +50,12 @@ fn agrees(snapshot: &Snapshot, table: &crate::Table, model: &Model, rng: &mut Rn
     }
     front.extend(back.into_iter().rev());
     let found: Vec<(&[u8], &[u8])> = front.iter().map(|(k, v)| (&k[..], &v[..])).collect();
-    assert!(found == expected, "{context}: range {a:?}..{b:?}: {} instead of {}", found.len(), expected.len());
+    assert!(
+        found == expected,
+        "{context}: range {a:?}..{b:?}: {} instead of {}",
+        found.len(),
+        expected.len()
+    );
 }
 
 fn run(seed: u64, steps: u64) {
@@ -186,7 +192,10 @@ fn a_long_snapshot_keeps_one_value_of_each_key() {
         table.put(key(i % 200), value(i, 100)).unwrap();
         if i % 3000 == 0 {
             // Shorter ones come and go.
-            assert_eq!(db.begin_read().unwrap().get(&table, key(i % 200)).unwrap().unwrap(), value(i, 100)[..]);
+            assert_eq!(
+                db.begin_read().unwrap().get(&table, key(i % 200)).unwrap().unwrap(),
+                value(i, 100)[..]
+            );
         }
     }
     for i in 0..200 {

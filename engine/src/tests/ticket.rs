@@ -325,8 +325,8 @@ fn the_last_handle_may_go_with_a_waker() {
     assert_clean(&db);
 }
 
-/// Whenever the power goes: what is there is a prefix of the commits, and everything that a ticket called durable
-/// is in it.
+/// Whenever the power goes: what is there is a prefix of the commits, and everything that a ticket called
+/// durable is in it.
 #[test]
 fn what_survives_a_crash_is_a_prefix() {
     for seed in 0..60_u64 {

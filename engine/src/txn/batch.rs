@@ -11,15 +11,15 @@ use crate::error::{Error, Result};
 use crate::shared::Shared;
 use crate::stats::Counters;
 use crate::txn::fragments::Fragments;
-use crate::txn::record::{COMMIT, WRITES, WRITES_HEADER};
 use crate::txn::history::Kept;
+use crate::txn::record::{COMMIT, WRITES, WRITES_HEADER};
 use crate::txn::slots::ApplySlot;
 use crate::txn::stripes::{StripeSet, StripesHeld};
 use crate::txn::validation::Validation;
 use crate::txn::versions::{ELIDES_MAX, InFlight};
 
 /// Writes handed to the tree at once; bounds the memory that applying a batch takes.
-const CHUNK: usize = 16 << 10;
+pub(crate) const CHUNK: usize = 16 << 10;
 
 impl Shared {
     /// Commits a batch.
@@ -38,7 +38,11 @@ impl Shared {
 
     /// Makes the commit of a batch, but for the waiting. A transaction's batch is validated first, under the stripes
     /// of what it has read and written.
-    pub(crate) fn commit_batch(&self, batch: &WriteBatch, check: Option<&Validation<'_>>) -> Result<Appended> {
+    pub(crate) fn commit_batch(
+        &self,
+        batch: &WriteBatch,
+        check: Option<&Validation<'_>>,
+    ) -> Result<Appended> {
         let pieces = batch.pieces();
         let payload: u64 = pieces.iter().map(|p| p.len() as u64).sum();
         let long: Vec<usize> =

@@ -54,6 +54,7 @@ use crate::db::CommitInfo;
 use crate::error::{Error, Result};
 use crate::shared::Shared;
 use crate::stats::Counters;
+use crate::table::Table;
 use crate::txn::fragments::Fragments;
 use crate::txn::history::Kept;
 use crate::txn::record::{COMMIT, WRITES, WRITES_HEADER, WriteHeader};
@@ -213,7 +214,7 @@ impl Shared {
             Some(Source::Bytes(bytes)) => self.write_bytes(table, key, bytes, in_leaf)?,
             // What a reader has given cannot be had from it again.
             Some(reader) => self.write_long(table, key, reader)?,
-            None => self.with_relief(|| self.write_in_leaf(table, key, None))?,
+            None => self.with_relief(|| self.write_in_leaf(table, key, None, &mut always))?,
         };
         let Some(appended) = appended else { return Ok(None) };
         Counters::add(if put { &self.counters.puts } else { &self.counters.deletes }, 1);
@@ -228,9 +229,46 @@ impl Shared {
         in_leaf: bool,
     ) -> Result<Option<Appended>> {
         self.with_relief(|| match in_leaf {
-            true => self.write_in_leaf(table, key, Some(value)),
+            true => self.write_in_leaf(table, key, Some(value), &mut always),
             false => self.write_long(table, key, Source::Bytes(value)),
         })
+    }
+
+    /// Sets one key, or removes it, if it has the value `expected` at that moment; tells whether it had.
+    pub(crate) fn write_if(
+        &self,
+        table: &Table,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<bool> {
+        self.writable()?;
+        self.check_key(key)?;
+        let len = new.map_or(0, <[u8]>::len) as u64;
+        self.check_value(len)?;
+        let holds = || -> Result<bool> { Ok(table.get(key)?.as_deref() == expected) };
+        if key.len() as u64 + len > self.limits.max_inline_bytes as u64 {
+            // Built in pages of its own, as part of a transaction.
+            return table.database().update(|tx| {
+                let holds = tx.get(table, key)?.as_deref() == expected;
+                if holds {
+                    tx.put(table, key, new.unwrap_or_default())?;
+                }
+                Ok(holds)
+            });
+        }
+        self.pace();
+        let mut held = true;
+        let appended = self.with_relief(|| {
+            self.write_in_leaf(table.state(), key, new, &mut || {
+                held = holds()?;
+                Ok(held)
+            })
+        })?;
+        let Some(appended) = appended else { return Ok(held) };
+        Counters::add(if new.is_some() { &self.counters.puts } else { &self.counters.deletes }, 1);
+        self.wait_durable(appended, self.durability)?;
+        Ok(true)
     }
 
     /// Does what finds out that the disk is full before anything has happened. A checkpoint may give space
@@ -264,12 +302,13 @@ impl Shared {
         reserve.map_err(|e| self.pool_error(e))
     }
 
-    /// A change whose cell lies in the leaf.
+    /// A change whose cell lies in the leaf, if the key's stripe once held `only_if` says so.
     fn write_in_leaf(
         &self,
         table: &TableState,
         key: &[u8],
         value: Option<&[u8]>,
+        only_if: &mut dyn FnMut() -> Result<bool>,
     ) -> Result<Option<Appended>> {
         let unix_ms = self.disk.unix_ms().to_le_bytes();
         let header = match value {
@@ -286,7 +325,7 @@ impl Shared {
             let mut credit = self.log_room(payload as u64, 1, urgent)?;
             let slot = self.slots.claim();
             let record = Ready { kind: WRITES, parts: &parts, ends_fragments: false };
-            self.write_locked(table, &mut reserve, key, &mut write, &slot, &mut credit, &record)
+            self.write_locked(table, &mut reserve, key, &mut write, &slot, &mut credit, &record, only_if)
         } else {
             let slot = self.slots.claim();
             let mut fragments = Fragments::begin(self, &slot, (payload - WRITES_HEADER) as u64, urgent)?;
@@ -295,7 +334,7 @@ impl Shared {
             }
             let (commit, mut credit) = fragments.finish()?;
             let record = Ready { kind: COMMIT, parts: &[&commit], ends_fragments: true };
-            self.write_locked(table, &mut reserve, key, &mut write, &slot, &mut credit, &record)
+            self.write_locked(table, &mut reserve, key, &mut write, &slot, &mut credit, &record, only_if)
         }
     }
 
@@ -345,7 +384,8 @@ impl Shared {
             let parts: [&[u8]; 4] = [&unix_ms, header.as_slice(), key, bytes];
             let record = Ready { kind: WRITES, parts: &parts, ends_fragments: false };
             let mut write = Write::Put(NewValue::Overflow(prepared));
-            return self.write_locked(table, &mut reserve, key, &mut write, &slot, &mut credit, &record);
+            let (reserve, credit) = (&mut reserve, &mut credit);
+            return self.write_locked(table, reserve, key, &mut write, &slot, credit, &record, &mut always);
         }
         let slot = self.slots.claim();
         let mut fragments = Fragments::begin(self, &slot, front + len, false)?;
@@ -364,7 +404,8 @@ impl Shared {
         let (commit, mut credit) = fragments.finish()?;
         let record = Ready { kind: COMMIT, parts: &[&commit], ends_fragments: true };
         let mut write = Write::Put(NewValue::Overflow(prepared));
-        self.write_locked(table, &mut reserve, key, &mut write, &slot, &mut credit, &record)
+        let (reserve, credit) = (&mut reserve, &mut credit);
+        self.write_locked(table, reserve, key, &mut write, &slot, credit, &record, &mut always)
     }
 
     /// Steps 2 and 3 of a commit of one key: under its stripe, once it is certain that writing is still
@@ -379,12 +420,16 @@ impl Shared {
         slot: &ApplySlot<'_>,
         credit: &mut SpaceCredit<'_>,
         record: &Ready<'_>,
+        only_if: &mut dyn FnMut() -> Result<bool>,
     ) -> Result<Option<Appended>> {
         loop {
             let not_ready = {
                 let _stripe = self.stripes.lock(table.id, key);
                 self.writable()?;
                 table.usable()?;
+                if !only_if()? {
+                    return Ok(None);
+                }
                 // Ends before the stripe is let go of.
                 let commit = self.versions.begin_commit(true, None, || self.wal.tail().0);
                 let kept = match commit.keeps {
@@ -417,6 +462,11 @@ impl Shared {
         let max = self.limits.max_value_bytes;
         if len > max { Err(Error::ValueTooLarge { len, max }) } else { Ok(()) }
     }
+}
+
+/// The condition of a write that has none.
+fn always() -> Result<bool> {
+    Ok(true)
 }
 
 fn reader_failed(read: u64, len: u64, source: std::io::Error) -> Error {

@@ -20,8 +20,8 @@ use crate::btree::{OverflowReader, OverflowRef, Scan};
 use crate::catalog::TableState;
 use crate::error::Result;
 use crate::shared::Shared;
-use crate::txn::history::{Answer, HistoryScan, Old};
 pub(crate) use crate::txn::history::Way;
+use crate::txn::history::{Answer, HistoryScan, Old};
 use crate::txn::versions::View;
 
 /// Entries written by the transaction itself, in order, from both ends. The ends need not mind each other.

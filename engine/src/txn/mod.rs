@@ -8,6 +8,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod commit;
+pub(crate) mod commit_set;
 pub(crate) mod ddl;
 pub(crate) mod fragments;
 pub(crate) mod history;
@@ -20,4 +21,4 @@ pub(crate) mod ticket;
 pub(crate) mod validation;
 pub(crate) mod versions;
 pub(crate) mod view;
-//WS pub(crate) mod write_set;
+pub(crate) mod write_set;

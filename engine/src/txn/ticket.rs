@@ -1,5 +1,5 @@
-//! Commits that are waited for later: they are visible and have their place in the log at once, and a ticket tells
-//! when they are on the medium.
+//! Commits that are waited for later: they are visible and have their place in the log at once, and a ticket
+//! tells when they are on the medium.
 
 use std::fmt;
 use std::future::Future;
@@ -17,17 +17,18 @@ use crate::table::Table;
 
 /// A commit that was made and is on its way to the medium.
 ///
-/// The commit is visible to everybody already; whether it survives a power cut is what the ticket is for. The log
-/// was asked to make it durable when the ticket was made, so that many tickets taken one after the other share one
-/// `fdatasync`. [`CommitTicket::wait`] blocks the thread; as a [`Future`] the ticket needs no particular runtime and
-/// no thread of its own, and may be polled from anywhere. With [`crate::Background::Manual`] the future waits for
-/// [`Database::step`] or another call that syncs the log; `wait` does the work itself.
+/// The commit is visible to everybody already; whether it survives a power cut is what the ticket is for. The
+/// log was asked to make it durable when the ticket was made, so that many tickets taken one after the other
+/// share one `fdatasync`. [`CommitTicket::wait`] blocks the thread; as a [`Future`] the ticket needs no
+/// particular runtime and no thread of its own, and may be polled from anywhere. With
+/// [`crate::Background::Manual`] the future waits for [`Database::step`] or another call that syncs the log;
+/// `wait` does the work itself.
 ///
 /// Dropping a ticket takes nothing back and leaves the commit on its way. A ticket keeps the database open.
 ///
-/// Both ways of waiting give these errors: [`Error::NotKnownDurable`] if the log failed first, or if the database was
-/// closed first and closing it failed before it came to the log; whether the commit is there is known after opening
-/// again. Other errors do not come.
+/// Both ways of waiting give these errors: [`Error::NotKnownDurable`] if the log failed first, or if the
+/// database was closed first and closing it failed before it came to the log; whether the commit is there is
+/// known after opening again. Other errors do not come.
 #[must_use = "the commit is made, but only waiting tells whether it is durable"]
 pub struct CommitTicket {
     db: Database,
@@ -43,9 +44,9 @@ impl fmt::Debug for CommitTicket {
     }
 }
 
-/// What to wait for if only the position of a commit's record is known. Durable positions are ends of records, so
-/// that one that lies behind the beginning of a record covers it to its end: the position after the first byte is
-/// as good as the end.
+/// What to wait for if only the position of a commit's record is known. Durable positions are ends of
+/// records, so that one that lies behind the beginning of a record covers it to its end: the position after
+/// the first byte is as good as the end.
 fn within(lsn: u64) -> Appended {
     Appended { lsn: Lsn(lsn), end: Lsn(lsn + 1) }
 }
@@ -81,7 +82,7 @@ impl CommitTicket {
     }
 
     /// The ticket of a commit of which the information is left.
-    fn of(db: &Database, commit: CommitInfo) -> Self {
+    pub(crate) fn of(db: &Database, commit: CommitInfo) -> Self {
         let appended = match commit.lsn {
             // Wrote nothing, and is as durable as it will ever be.
             0 => Appended { lsn: Lsn(0), end: Lsn(0) },
@@ -127,17 +128,19 @@ impl Future for CommitTicket {
 }
 
 impl Database {
-    /// Commits a batch and does not wait: it is visible when this returns, and the ticket tells when it is durable.
+    /// Commits a batch and does not wait: it is visible when this returns, and the ticket tells when it is
+    /// durable.
     ///
-    /// Errors as [`Database::write_with`] with [`Durability::Relaxed`]; the batch was not committed, unless it is
-    /// [`Error::NotKnownDurable`].
+    /// Errors as [`Database::write_with`] with [`Durability::Relaxed`]; the batch was not committed, unless
+    /// it is [`Error::NotKnownDurable`].
     pub fn write_ticket(&self, batch: WriteBatch) -> Result<CommitTicket> {
         let commit = self.write_with(batch, Durability::Relaxed)?;
         Ok(CommitTicket::of(self, commit))
     }
 
-    /// Returns once the commit with this [`CommitInfo::lsn`], and with it every earlier one, is on the medium. The
-    /// log is synced if nobody else does it. At once for 0, the lsn of a commit that wrote nothing.
+    /// Returns once the commit with this [`CommitInfo::lsn`], and with it every earlier one, is on the
+    /// medium. The log is synced if nobody else does it. At once for 0, the lsn of a commit that wrote
+    /// nothing.
     ///
     /// [`Error::BadOption`] if no commit has come as far as `lsn`, so that waiting could last for ever;
     /// [`Error::NotKnownDurable`] if the log failed, or the database was closed, before that.
@@ -157,15 +160,16 @@ impl Database {
         wait_for(shared, within(lsn).end)
     }
 
-    /// Up to where the log is on the medium: every commit with a smaller [`CommitInfo::lsn`] survives a power cut.
+    /// Up to where the log is on the medium: every commit with a smaller [`CommitInfo::lsn`] survives a power
+    /// cut.
     pub fn durable_lsn(&self) -> u64 {
         self.shared().wal.durable_lsn().0
     }
 }
 
 impl Table {
-    /// [`Table::put`], but does not wait: the value is visible when this returns, and the ticket tells when it is
-    /// durable.
+    /// [`Table::put`], but does not wait: the value is visible when this returns, and the ticket tells when
+    /// it is durable.
     ///
     /// Errors as [`Table::put_with`] with [`Durability::Relaxed`]; nothing was committed, unless it is
     /// [`Error::NotKnownDurable`].

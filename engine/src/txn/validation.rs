@@ -131,7 +131,9 @@ impl Validation<'_> {
             }
         }
         for range in &self.read.ranges {
-            let Some(table) = self.read.tables.iter().find(|table| table.id() == range.table) else { continue };
+            let Some(table) = self.read.tables.iter().find(|table| table.id() == range.table) else {
+                continue;
+            };
             let (lower, upper) = (range.lower.as_ref(), range.upper.as_ref());
             let (lower, upper) = (lower.map(|key| &key[..]), upper.map(|key| &key[..]));
             let scan = HistoryScan::new(shared, table.state(), self.view, Way::Forward, lower, upper);

@@ -37,12 +37,12 @@ impl Hold {
         let shared = db.shared();
         shared.readable()?;
         let ticket = || Arc::new(shared.pool.owned_ticket());
-        let (live, view) = shared
-            .versions
-            .begin_snapshot(label, ticket, || shared.wal.tail().0)
-            .map_err(|Broken| match shared.state.cause() {
-                Some(cause) => Error::ReadOnlyFailed(cause.clone()),
-                None => Error::Internal("a commit was left half-applied".into()),
+        let (live, view) =
+            shared.versions.begin_snapshot(label, ticket, || shared.wal.tail().0).map_err(|Broken| {
+                match shared.state.cause() {
+                    Some(cause) => Error::ReadOnlyFailed(cause.clone()),
+                    None => Error::Internal("a commit was left half-applied".into()),
+                }
             })?;
         if live.label.deadline.is_some() {
             shared.checkpoints.want_upkeep();
@@ -115,7 +115,12 @@ impl Hold {
     }
 
     /// What of a leaf that may hold newer things the snapshot sees.
-    fn resolve<'t>(&self, table: &'t Table, key: &[u8], found: Option<Found<'t>>) -> Result<Option<Value<'t>>> {
+    fn resolve<'t>(
+        &self,
+        table: &'t Table,
+        key: &[u8],
+        found: Option<Found<'t>>,
+    ) -> Result<Option<Value<'t>>> {
         match self.shared().history_of(table.state(), &self.view, key)? {
             Answer::AsInLeaf => found.map(|found| table.value(found)).transpose(),
             Answer::Was(old) => self.old_value(table, old),

@@ -222,7 +222,8 @@ impl Display for Report {
         }
         let mut shown = BTreeSet::new();
         for kind in self.kinds() {
-            let all: Vec<&Finding> = self.forbidden.iter().filter(|finding| finding.anomaly == kind).collect();
+            let all: Vec<&Finding> =
+                self.forbidden.iter().filter(|finding| finding.anomaly == kind).collect();
             writeln!(f, "{}: {}", kind.name(), all.len())?;
             for finding in all.iter().take(SHOWN) {
                 writeln!(f, "  {}", finding.text)?;

@@ -172,10 +172,16 @@ pub fn without_adjacent(count: usize, edges: &[&Edge]) -> Vec<Cycle> {
         let of_time = |kind| kind == Kind::Rt;
         let writes = of(&|kind| kind == Kind::Ww || of_time(kind));
         let search = Search::new(count, &writes, false);
-        add(Anomaly::G0, search.shortest_of(writes.iter().copied().filter(|edge| edge.kind == Kind::Ww), |_| true));
+        add(
+            Anomaly::G0,
+            search.shortest_of(writes.iter().copied().filter(|edge| edge.kind == Kind::Ww), |_| true),
+        );
         let flow = of(&|kind| !kind.is_rw());
         let search = Search::new(count, &flow, false);
-        add(Anomaly::G1c, search.shortest_of(flow.iter().copied().filter(|edge| edge.kind == Kind::Wr), |_| true));
+        add(
+            Anomaly::G1c,
+            search.shortest_of(flow.iter().copied().filter(|edge| edge.kind == Kind::Wr), |_| true),
+        );
         // One rw, the first edge.
         let antis = || inside.iter().copied().filter(|edge| edge.kind.is_rw());
         add(Anomaly::GSingle, search.shortest_of(antis(), |_| true));

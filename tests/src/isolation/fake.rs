@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
 use super::history::{Element, Key};
-use super::run::{Stop, Store, Tx};
+use super::run::{Begin, Stop, Store, Tx};
 use crate::rng::Rng;
 
 /// What is wrong with a store.
@@ -146,7 +146,8 @@ impl FakeTx<'_> {
         if let Some(own) = self.writes.get(&key).filter(|_| self.store.fault != Fault::StaleOwnRead) {
             return own.clone();
         }
-        let dirty = state.dirty.iter().filter(|(id, _)| **id != self.id).find_map(|(_, writes)| writes.get(&key));
+        let dirty =
+            state.dirty.iter().filter(|(id, _)| **id != self.id).find_map(|(_, writes)| writes.get(&key));
         if let Some(dirty) = dirty {
             return dirty.clone();
         }
@@ -182,7 +183,7 @@ impl FakeTx<'_> {
 impl Store for Fake {
     type Tx<'a> = FakeTx<'a>;
 
-    fn begin(&self, serializable: bool) -> Result<FakeTx<'_>, Stop> {
+    fn begin(&self, Begin { serializable, .. }: Begin) -> Result<FakeTx<'_>, Stop> {
         let mut state = self.enter()?;
         state.begun += 1;
         let stale = if self.fault == Fault::StaleSnapshot { state.rng.below(3) } else { 0 };

@@ -47,11 +47,17 @@ impl Edge {
     pub fn show(&self) -> String {
         let Self { from, to, kind, key, element } = self;
         match kind {
-            Kind::Ww => format!("T{from} -ww-> T{to}: T{to} appended {element} to key {key} after an append of T{from}"),
+            Kind::Ww => format!(
+                "T{from} -ww-> T{to}: T{to} appended {element} to key {key} after an append of T{from}"
+            ),
             Kind::Wr => format!("T{from} -wr-> T{to}: T{to} read key {key} with {element} of T{from}"),
-            Kind::Rw => format!("T{from} -rw-> T{to}: T{from} read key {key} before {element} of T{to} was in it"),
+            Kind::Rw => {
+                format!("T{from} -rw-> T{to}: T{from} read key {key} before {element} of T{to} was in it")
+            }
             Kind::RwRange => {
-                format!("T{from} -rw-> T{to}: T{from} read a range with key {key} before {element} of T{to} was in it")
+                format!(
+                    "T{from} -rw-> T{to}: T{from} read a range with key {key} before {element} of T{to} was in it"
+                )
             }
             Kind::Rt => format!("T{from} -rt-> T{to}: T{from} had ended when T{to} began"),
         }
@@ -93,7 +99,9 @@ pub fn edges(history: &History, lists: &Lists) -> Vec<Edge> {
             {
                 add(from, number, Kind::Wr, key, element);
             }
-            let next = order[version.list.len()..].iter().find_map(|element| Some((*element, writer(key, element)?)));
+            let next = order[version.list.len()..]
+                .iter()
+                .find_map(|element| Some((*element, writer(key, element)?)));
             if let Some((element, to)) = next {
                 add(number, to, if version.by_range { Kind::RwRange } else { Kind::Rw }, key, element);
             }

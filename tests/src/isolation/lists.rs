@@ -94,7 +94,8 @@ impl Lists {
                 }
                 let write = Write { txn, key: *key, intermediate: false };
                 if let Some(other) = self.writes.insert(*element, write) {
-                    let text = format!("T{} and T{txn} both append {element}: the history is unusable", other.txn);
+                    let text =
+                        format!("T{} and T{txn} both append {element}: the history is unusable", other.txn);
                     self.find(Anomaly::Duplicate, &[other.txn, txn], &[*key], text);
                 }
             }
@@ -146,7 +147,8 @@ impl Lists {
                     }
                     None => {
                         *base = Some(seen.len());
-                        if version.iter().any(|e| self.writes.get(e).is_some_and(|write| write.txn == number)) {
+                        if version.iter().any(|e| self.writes.get(e).is_some_and(|write| write.txn == number))
+                        {
                             let text = format!("{}, with appends of its own that were not there yet", what());
                             self.find(Anomaly::Internal, &[number], &[key], text);
                         }
@@ -175,7 +177,8 @@ impl Lists {
                         let text = format!("{}: {element} is there twice", what());
                         self.find(Anomaly::Duplicate, &[number], &[*key], text);
                     }
-                    let Some(write) = self.writes.get(element).copied().filter(|write| write.key == *key) else {
+                    let Some(write) = self.writes.get(element).copied().filter(|write| write.key == *key)
+                    else {
                         let text = format!("{}: nobody appended {element} to this key", what());
                         self.find(Anomaly::Invented, &[number], &[*key], text);
                         continue;
@@ -219,7 +222,8 @@ impl Lists {
                 let (other, order) = longest[&(*key, history.txns[number].phase)];
                 if !order.starts_with(list) {
                     let (one, two) = (show_list(list), show_list(order));
-                    let text = format!("T{number} read key {key} as {one}, T{other} as {two}: no order gives both");
+                    let text =
+                        format!("T{number} read key {key} as {one}, T{other} as {two}: no order gives both");
                     findings.push(Finding {
                         anomaly: Anomaly::IncompatibleOrder,
                         txns: vec![number, other],
@@ -285,10 +289,12 @@ impl Lists {
                     let text = format!("of T{number} ({}) a crash left {there} but not {gone}", txn.end);
                     self.find(Anomaly::TornCommit, &[number], &keys, text);
                 } else if !gone.is_empty() && (txn.end == End::Committed || survived == Some(true)) {
-                    let text = format!("T{number} ({}) appended {}, gone in phase {phase}", txn.end, show(&gone));
+                    let text =
+                        format!("T{number} ({}) appended {}, gone in phase {phase}", txn.end, show(&gone));
                     self.find(Anomaly::Vanished, &[number], &keys, text);
                 } else if !there.is_empty() && survived == Some(false) {
-                    let text = format!("T{number} was lost in a crash, {} is there in phase {phase}", show(&there));
+                    let text =
+                        format!("T{number} was lost in a crash, {} is there in phase {phase}", show(&there));
                     self.find(Anomaly::Invented, &[number], &keys, text);
                 }
                 if !there.is_empty() {
@@ -314,7 +320,9 @@ impl Lists {
             }
             for Seen { key, list, .. } in seen {
                 let source = |element| self.writes.get(element).map(|write| write.txn);
-                let Some(from) = list.iter().filter_map(source).find(|from| lost.contains(from)) else { continue };
+                let Some(from) = list.iter().filter_map(source).find(|from| lost.contains(from)) else {
+                    continue;
+                };
                 // A transaction that is itself of the phase and unknown is effective only if it was seen later.
                 if from == number || history.txns[from].phase != txn.phase {
                     continue;
@@ -365,8 +373,11 @@ impl Lists {
             .filter(|(_, txns)| txns.len() > 1)
             .map(|((key, list), txns)| {
                 let names: Vec<String> = txns.iter().map(|txn| format!("T{txn}")).collect();
-                let text =
-                    format!("{} all read key {key} as {} and appended to it", names.join(" and "), show_list(list));
+                let text = format!(
+                    "{} all read key {key} as {} and appended to it",
+                    names.join(" and "),
+                    show_list(list)
+                );
                 Finding { anomaly: Anomaly::LostUpdate, txns, keys: vec![key], text }
             })
             .collect();

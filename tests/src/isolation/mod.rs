@@ -55,6 +55,8 @@
 
 pub mod check;
 pub mod cycles;
+pub mod engine;
+pub mod exhaustive;
 pub mod fake;
 pub mod graph;
 pub mod history;

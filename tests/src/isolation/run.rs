@@ -37,7 +37,15 @@ pub trait Store: Sync {
     ///
     /// # Errors
     /// [`Stop`].
-    fn begin(&self, serializable: bool) -> Result<Self::Tx<'_>, Stop>;
+    fn begin(&self, kind: Begin) -> Result<Self::Tx<'_>, Stop>;
+
+    /// Does work that is due besides transactions, if there is any. Called now and then.
+    ///
+    /// # Errors
+    /// [`Stop`]; never [`Stop::Refused`].
+    fn idle(&self) -> Result<(), Stop> {
+        Ok(())
+    }
 
     /// Lets the power fail after so many more operations of the medium; 0 is at once. `seed` decides what survives of
     /// what was not durable.
@@ -48,6 +56,15 @@ pub trait Store: Sync {
     /// # Errors
     /// Why that cannot be.
     fn reopen(&mut self) -> Result<(), String>;
+}
+
+/// What a transaction will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begin {
+    /// It asks to be serializable.
+    pub serializable: bool,
+    /// It will not write.
+    pub reads_only: bool,
 }
 
 /// A transaction of it.
@@ -236,7 +253,8 @@ impl Client {
             ops: Vec::new(),
         };
         self.left = self.left.saturating_sub(1);
-        match store.begin(serializable) {
+        let reads_only = rng.chance(1, 4);
+        match store.begin(Begin { serializable, reads_only }) {
             Ok(begun_tx) => *tx = Some(begun_tx),
             Err(stop) => {
                 self.down = stop_of(stop)?.0;
@@ -247,10 +265,18 @@ impl Client {
             record,
             ops_left: rng.between(1, shared.plan.ops),
             base: begun / shared.plan.stride,
-            reads_only: rng.chance(1, 4),
+            reads_only,
             gives_up: rng.chance(1, 12),
         });
         Ok(())
+    }
+
+    fn idle<S: Store>(&self, store: &S) -> Result<(), String> {
+        match store.idle() {
+            Err(Stop::Broken(what)) => Err(what),
+            // Whoever asks next hears of it.
+            _ => Ok(()),
+        }
     }
 
     fn end(&mut self, down: bool, shared: &Shared<'_>) {
@@ -319,8 +345,12 @@ pub fn interleaved<S: Store>(plan: &Plan, store: &mut S) -> Result<History, Stri
         let mut steps = 0;
         let crash_at = rng.below(plan.clients * plan.txns * plan.ops / 2 + 1);
         loop {
-            let running: Vec<usize> =
-                clients.iter().enumerate().filter(|(_, client)| !client.is_finished()).map(|(at, _)| at).collect();
+            let running: Vec<usize> = clients
+                .iter()
+                .enumerate()
+                .filter(|(_, client)| !client.is_finished())
+                .map(|(at, _)| at)
+                .collect();
             if running.is_empty() {
                 return Ok(());
             }
@@ -330,6 +360,9 @@ pub fn interleaved<S: Store>(plan: &Plan, store: &mut S) -> Result<History, Stri
             steps += 1;
             let at = *rng.pick(&running);
             clients[at].step(store, &mut handles[at], shared)?;
+            if rng.chance(1, 40) {
+                clients[at].idle(store)?;
+            }
         }
     })
 }
@@ -355,6 +388,9 @@ pub fn threaded<S: Store>(plan: &Plan, store: &mut S) -> Result<History, String>
                             }
                             steps += 1;
                             client.step(store, &mut handle, shared)?;
+                            if rng.chance(1, 40) {
+                                client.idle(store)?;
+                            }
                             if rng.chance(1, 3) {
                                 std::thread::yield_now();
                             }
@@ -430,7 +466,7 @@ fn read_all<S: Store>(plan: &Plan, store: &S, shared: &Shared<'_>) -> Result<Txn
     let broken = |stop: Stop| format!("the transaction that reads all keys: {stop:?}");
     let began = shared.tick();
     let high = shared.begun.load(Ordering::Relaxed) / plan.stride + 2 * plan.width + 1;
-    let mut tx = store.begin(false).map_err(broken)?;
+    let mut tx = store.begin(Begin { serializable: false, reads_only: true }).map_err(broken)?;
     let found = tx.range(0..high).map_err(broken)?;
     tx.commit().map_err(broken)?;
     Ok(Txn {
@@ -481,8 +517,11 @@ pub fn judge(name: &str, plan: &Plan, history: &History, options: &Options) -> R
     if report.is_clean() {
         return Ok(report);
     }
-    let path: PathBuf =
-        std::env::temp_dir().join(format!("bedstone-isolation-{name}-{}-{}.txt", plan.seed, std::process::id()));
+    let path: PathBuf = std::env::temp_dir().join(format!(
+        "bedstone-isolation-{name}-{}-{}.txt",
+        plan.seed,
+        std::process::id()
+    ));
     let mut text = String::new();
     for line in format!("{name}, {plan:?}, {options:?}\n{report}").lines() {
         text += &format!("# {line}\n");

@@ -113,7 +113,7 @@ fn no_moment_loses_a_wake_up() {
         let disk = SimDisk::new(3);
         let trace = TraceDisk::new(disk.clone());
         let place: Arc<OnceLock<Weak<Wal>>> = Arc::default();
-        let kept: Arc<Mutex<Vec<(Lsn, Arc<Count>)>>> = Arc::default();
+        let kept = Arc::new(Mutex::new(Vec::<(Lsn, Arc<Count>)>::new()));
         let (seen, keep) = (Arc::clone(&place), Arc::clone(&kept));
         trace.on_op(move |_, _| {
             let Some(wal) = seen.get().and_then(Weak::upgrade) else { return };
@@ -151,6 +151,38 @@ fn no_moment_loses_a_wake_up() {
         for (upto, count) in kept.iter() {
             assert_eq!((count.get(), Arc::strong_count(count)), (1, 1), "{failing:?} {upto}");
         }
+    }
+}
+
+/// One thread hands wakers over while another makes durable what they wait for, as close together as it gets.
+#[test]
+fn handing_over_races_with_the_sync() {
+    let disk: Arc<dyn Disk> = SimDisk::new(4);
+    let wal = create(&disk, config(1));
+    let (mut kept, appended) = (Vec::new(), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let syncing = scope.spawn(|| {
+            while appended.load(Ordering::SeqCst) < 20_000 {
+                wal.sync().unwrap();
+            }
+        });
+        while appended.fetch_add(1, Ordering::SeqCst) < 20_000 {
+            let record = append(&wal, 1, b"").unwrap();
+            let (count, waker) = Count::new();
+            // Again and again, until it is about to be durable or is.
+            for _ in 0..20 {
+                if wal.notify_durable(record.end, &waker).unwrap() {
+                    break;
+                }
+            }
+            kept.push((count, waker));
+        }
+        syncing.join().unwrap();
+    });
+    wal.sync().unwrap();
+    for (count, _) in &kept {
+        assert!(count.get() <= 1, "called once at most, since none is kept after it was durable");
+        assert_eq!(Arc::strong_count(count), 2, "the log has forgotten it, so it was called if it was kept");
     }
 }
 

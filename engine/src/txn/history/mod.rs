@@ -356,7 +356,8 @@ impl Shared {
                 break;
             }
         }
-        let mark = table.history.marks(view).into_iter().filter(|(_, from)| key >= &from[..]).map(|m| m.0).min();
+        let mark =
+            table.history.marks(view).into_iter().filter(|(_, from)| key >= &from[..]).map(|m| m.0).min();
         Ok(match (seen, mark) {
             (Some((csn, old)), Some(mark)) => Answer::Was(if mark < csn { Old::Absent } else { old }),
             (Some((_, old)), None) => Answer::Was(old),

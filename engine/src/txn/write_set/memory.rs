@@ -98,11 +98,7 @@ impl Memory {
         self.put(table, key, value, true);
     }
 
-    /// Sets what was written to a key if nothing was.
-    pub(super) fn set_if_absent(&mut self, table: u32, key: &[u8], value: Option<&[u8]>) {
-        self.put(table, key, value, false);
-    }
-
+    /// `replace`: even if something was written to the key already.
     fn put(&mut self, table: u32, key: &[u8], value: Option<&[u8]>, replace: bool) {
         let (tag, value) = value.map_or((DELETE, &[][..]), |value| (PUT, value));
         let stored_len = value.len() + 1;
@@ -304,6 +300,13 @@ impl Memory {
         };
         let begin = self.entered(begin);
         (begin, self.entered(end).max(begin))
+    }
+
+    /// Every entry in order.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = Place> {
+        let of =
+            |(chunk, entries): (usize, &Vec<Entry>)| (0..entries.len()).map(move |at| Place { chunk, at });
+        self.chunks.iter().enumerate().flat_map(of)
     }
 
     /// From the first entry of all to behind the last.

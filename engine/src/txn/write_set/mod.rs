@@ -32,9 +32,9 @@ use crate::checkpoint::Building;
 use crate::error::{Error, Result};
 use crate::shared::Shared;
 use crate::txn::temp_tree::TempTree;
-use memory::{Memory, PUT, Place, untag};
+use memory::{DELETE, Memory, PUT, untag};
 use scan::reading_error;
-pub(crate) use scan::{Side, WriteScan, Written};
+pub(crate) use scan::{Side, WriteScan};
 
 /// Writes moved into a tree at once at most, and their bytes.
 const BATCH: usize = 4096;
@@ -68,12 +68,65 @@ struct Layer {
 
 impl Layer {
     fn is_empty(&self) -> bool {
-        self.memory.is_empty() && self.trees.is_empty()
+        self.memory.is_empty() && self.moved == 0
     }
 
     fn tree(&self, table: u32) -> Option<&TempTree> {
         let at = self.trees.binary_search_by_key(&table, |(t, _)| *t).ok()?;
         Some(&self.trees[at].1)
+    }
+
+    /// The tree for a table.
+    fn make_tree(&mut self, shared: &Shared, table: u32) -> Result<&TempTree> {
+        let at = match self.trees.binary_search_by_key(&table, |(t, _)| *t) {
+            Ok(at) => at,
+            Err(at) => {
+                let tree = shared.with_relief(|| shared.create_temp())?;
+                self.trees.insert(at, (table, tree));
+                at
+            }
+        };
+        Ok(&self.trees[at].1)
+    }
+
+    /// Moves everything in memory into the trees.
+    fn move_out(&mut self, shared: &Shared) -> Result<()> {
+        let memory = std::mem::take(&mut self.memory);
+        let outcome = memory.tables().try_for_each(|table| self.move_table(shared, &memory, table));
+        match outcome {
+            Ok(()) => {
+                self.moved += memory.len();
+                self.moved_bytes += memory.bytes() as u64;
+            }
+            // What is in the trees already is in memory as well, and the same.
+            Err(_) => self.memory = memory,
+        }
+        outcome
+    }
+
+    fn move_table(&mut self, shared: &Shared, memory: &Memory, table: u32) -> Result<()> {
+        let tree = self.make_tree(shared, table)?;
+        let (mut at, end) = memory.span(table, Bound::Unbounded, Bound::Unbounded);
+        loop {
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while batch.len() < BATCH
+                && bytes < BATCH_BYTES
+                && let Some((entry, next)) = memory.forward(at, end)
+            {
+                at = next;
+                let (key, stored) = (memory.key(entry), memory.stored(entry));
+                bytes += key.len() + stored.len();
+                batch.push(match is_long(shared, key, stored.len()) {
+                    true => Moving::Long(key, untag(stored).unwrap_or_default()),
+                    false => Moving::InLeaf(key, stored),
+                });
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            move_batch(shared, tree, &batch)?;
+        }
     }
 
     /// Where the writes of one table are, the newest first.
@@ -107,11 +160,13 @@ impl WriteSet {
     }
 
     /// Writes a key: a value, or `None` to delete it. Key and value are within the limits. Nothing may be held:
-    /// writes may have to be moved out of memory.
+    /// writes may have to be moved out of memory first.
     ///
     /// # Errors
-    /// Those of [`Shared::create_temp`] and [`TempTree::apply`], where memory has run out. The set is good
-    /// afterwards, and the write is in it.
+    /// Where memory has run out: those of [`Shared::create_temp`] and [`TempTree::apply`], and
+    /// [`Error::InsideReader`] if the write is made by a reader that a long value is built from. The set is as it
+    /// was before.
+    #[inline]
     pub(crate) fn put(
         &mut self,
         shared: &Shared,
@@ -119,12 +174,63 @@ impl WriteSet {
         key: &[u8],
         value: Option<&[u8]>,
     ) -> Result<()> {
+        let bytes = key.len() + 1 + value.map_or(0, <[u8]>::len);
+        if self.held + bytes > self.budget {
+            if bytes > self.budget {
+                return self.put_past_memory(shared, table, key, value);
+            }
+            self.move_out(shared, (self.budget / 2).min(self.budget - bytes))?;
+        }
         let memory = &mut self.writable_layer().memory;
         let before = memory.held();
         memory.set(table, key, value);
         let after = memory.held();
         self.held = self.held - before + after;
-        if self.held > self.budget { self.move_out(shared) } else { Ok(()) }
+        Ok(())
+    }
+
+    /// A write that alone is too large to be kept in memory.
+    #[cold]
+    fn put_past_memory(
+        &mut self,
+        shared: &Shared,
+        table: u32,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<()> {
+        let layer = self.writable_layer();
+        let tagged: Vec<u8>;
+        let moving = match value {
+            Some(value) if is_long(shared, key, value.len() + 1) => Moving::Long(key, value),
+            Some(value) => {
+                tagged = [&[PUT], value].concat();
+                Moving::InLeaf(key, &tagged)
+            }
+            None => Moving::InLeaf(key, &[DELETE]),
+        };
+        move_batch(shared, layer.make_tree(shared, table)?, &[moving])?;
+        layer.moved += 1;
+        layer.moved_bytes += (key.len() + value.map_or(0, <[u8]>::len)) as u64;
+        // It would count as newer.
+        let before = layer.memory.held();
+        layer.memory.remove(table, key);
+        let after = layer.memory.held();
+        self.held = self.held - before + after;
+        Ok(())
+    }
+
+    /// Moves the largest layers out until the others take no more than so many bytes.
+    #[cold]
+    fn move_out(&mut self, shared: &Shared, most: usize) -> Result<()> {
+        while self.held > most {
+            let held = |layer: &Layer| layer.memory.held();
+            let largest = self.above.iter_mut().chain([&mut self.base]).max_by_key(|layer| held(layer));
+            let Some(largest) = largest.filter(|layer| held(layer) > 0) else { break };
+            let given_back = held(largest);
+            largest.move_out(shared)?;
+            self.held -= given_back;
+        }
+        Ok(())
     }
 
     /// What was written to a key: `None` if nothing was, `Some(None)` if it was deleted.
@@ -169,18 +275,18 @@ impl WriteSet {
         lower: Bound<&[u8]>,
         upper: Bound<&[u8]>,
     ) -> WriteScan<'w> {
-        let places = self.newest_first().flat_map(|layer| layer.places(table, lower, upper)).flatten().collect();
+        let places =
+            self.newest_first().flat_map(|layer| layer.places(table, lower, upper)).flatten().collect();
         WriteScan::new(shared, places, lower, upper)
     }
 
     /// All writes in the order of tables and keys, if all are in the memory of one layer: so after
     /// [`WriteSet::release_all`], unless [`WriteSet::is_spilled`].
-    pub(crate) fn in_memory(
-        &self,
-    ) -> Option<impl DoubleEndedIterator<Item = (u32, &[u8], Option<&[u8]>)>> {
+    pub(crate) fn in_memory(&self) -> Option<impl DoubleEndedIterator<Item = (u32, &[u8], Option<&[u8]>)>> {
         let memory = &self.base.memory;
         let alone = self.above.is_empty() && self.base.trees.is_empty();
-        alone.then(|| memory.iter().map(|place| (memory.table(place), memory.key(place), memory.value(place))))
+        alone
+            .then(|| memory.iter().map(|place| (memory.table(place), memory.key(place), memory.value(place))))
     }
 
     /// Remembers what is written now.
@@ -269,7 +375,8 @@ impl WriteSet {
         self.newest_first().any(|layer| !layer.trees.is_empty())
     }
 
-    /// The numbers of the tables written to, ascending.
+    /// The numbers of the tables written to, ascending. After a full disk one may be among them that nothing was
+    /// written to.
     pub(crate) fn tables(&self) -> Vec<u32> {
         let mut tables: Vec<u32> = Vec::new();
         for layer in self.newest_first() {
@@ -316,22 +423,76 @@ impl WriteSet {
     /// Merges the layers above the last savepoint as far as they lie in memory.
     fn sink(&mut self) {
         let bottom = self.savepoints.last().map_or(0, |savepoint| savepoint.layers);
-        let mut layers = self.above.split_off(bottom.saturating_sub(1).min(self.above.len()));
-        let held: usize = layers.iter().map(|l| l.memory.held()).sum::<usize>();
-        self.held -= held;
-        let start = self.above.len();
-        for layer in layers.drain(..) {
-            let sinks = layer.trees.is_empty() && self.layers() > bottom;
-            if sinks {
-                let below = match self.above.len() > start {
-                    true => self.above.last_mut().unwrap_or(&mut self.base),
-                    false => &mut self.base,
-                };
-                self.held -= 0;
+        if self.above.len() <= bottom {
+            return;
+        }
+        for layer in self.above.split_off(bottom) {
+            let below = self.above.last_mut().unwrap_or(&mut self.base);
+            if below.is_empty() {
+                self.held -= below.memory.held();
+                *below = layer;
+            } else if layer.trees.is_empty() {
+                let before = below.memory.held() + layer.memory.held();
                 below.memory.absorb(layer.memory);
+                let after = below.memory.held();
+                self.held = self.held - before + after;
             } else {
                 self.above.push(layer);
             }
         }
+    }
+}
+
+/// A write on its way into a tree.
+enum Moving<'m> {
+    /// Tag and value.
+    InLeaf(&'m [u8], &'m [u8]),
+    /// The value, which gets pages of its own.
+    Long(&'m [u8], &'m [u8]),
+}
+
+/// Key and tagged value do not fit into a leaf.
+fn is_long(shared: &Shared, key: &[u8], stored_len: usize) -> bool {
+    key.len() + stored_len > shared.limits.max_inline_bytes
+}
+
+/// Puts writes, which ascend, into a tree. Where the disk is full, a checkpoint may help; the second attempt repeats
+/// what the first has done.
+fn move_batch(shared: &Shared, tree: &TempTree, batch: &[Moving<'_>]) -> Result<()> {
+    shared.with_relief(|| {
+        // The gate before everything that another builder may want.
+        let pass = shared.enter_gate(batch.iter().any(|m| matches!(m, Moving::Long(..))))?;
+        let _building = pass.as_ref().map(|_| Building::begin());
+        let slot = shared.slots.claim();
+        shared.writable()?;
+        let mut ops = Vec::with_capacity(batch.len());
+        for moving in batch {
+            let (key, value) = match *moving {
+                Moving::InLeaf(key, stored) => (key, NewValue::Inline(stored)),
+                Moving::Long(key, value) => {
+                    (key, NewValue::Overflow(build(shared, tree, value, pass.as_ref())?))
+                }
+            };
+            ops.push(Op { key, write: Write::Put(value), lsn: 0 });
+        }
+        tree.apply_owning(shared, &mut ops, &slot)
+    })
+}
+
+/// Builds a value in pages of its own. They are published, so that no frames are held for it.
+fn build<'p>(
+    shared: &'p Shared,
+    tree: &TempTree,
+    mut value: &[u8],
+    pass: Option<&BuildPass<'p>>,
+) -> Result<PreparedOverflow<'p>> {
+    let (table, len) = (tree.tree().table, value.len() as u64);
+    match PreparedOverflow::build(&shared.pool, table, len, &mut value, pass) {
+        Ok(mut built) => {
+            built.publish_early();
+            Ok(built)
+        }
+        Err(SourceError::Pool(e)) => Err(shared.pool_error(e)),
+        Err(e) => Err(Error::Internal(e.to_string())),
     }
 }

@@ -88,14 +88,8 @@ impl<'w> WriteScan<'w> {
     ) -> Self {
         let in_trees = places.iter().any(|p| matches!(p, Layer::Tree(_)));
         let bound = |b: Bound<&[u8]>| if in_trees { b.map(<[u8]>::to_vec) } else { Bound::Unbounded };
-        let end = |side| End {
-            side,
-            sources: None,
-            key: Vec::new(),
-            given: false,
-            from: 0,
-            long: Vec::new(),
-        };
+        let end =
+            |side| End { side, sources: None, key: Vec::new(), given: false, from: 0, long: Vec::new() };
         Self {
             shared,
             lower: bound(lower),
@@ -151,10 +145,8 @@ impl<'w> WriteScan<'w> {
                 let walk = match *place {
                     Layer::Memory(memory, (begin, end)) => Walk::Memory(memory, begin, end),
                     Layer::Tree(tree) => {
-                        let bound = |b: &'_ Bound<Vec<u8>>| b.clone();
-                        let (lower, upper) = (bound(lower), bound(upper));
-                        let (lower, upper) =
-                            (lower.as_ref().map(Vec::as_slice), upper.as_ref().map(Vec::as_slice));
+                        let (lower, upper) = (lower.as_ref(), upper.as_ref());
+                        let (lower, upper) = (lower.map(Vec::as_slice), upper.map(Vec::as_slice));
                         Walk::Tree(Box::new(tree.scan(&shared.pool, lower, upper)))
                     }
                 };
