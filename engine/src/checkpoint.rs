@@ -306,15 +306,20 @@ impl Shared {
                 if wishes.wanted || wishes.upkeep {
                     break false;
                 }
-                match interval {
+                let now = self.disk.now();
+                let due = interval.map(|interval| wishes.last_time + interval);
+                if due.is_some_and(|due| due <= now) {
+                    break true;
+                }
+                // Snapshots past their deadline are given up by the upkeep.
+                let deadline = self.versions.next_deadline();
+                if deadline.is_some_and(|deadline| deadline <= now) {
+                    wishes.upkeep = true;
+                    continue;
+                }
+                match due.into_iter().chain(deadline).min() {
                     None => self.checkpoints.wake.wait(&mut wishes),
-                    Some(interval) => {
-                        let left = (wishes.last_time + interval).saturating_sub(self.disk.now());
-                        if left.is_zero() {
-                            break true;
-                        }
-                        self.checkpoints.wake.wait_for(&mut wishes, left);
-                    }
+                    Some(next) => drop(self.checkpoints.wake.wait_for(&mut wishes, next - now)),
                 }
             };
             let (wanted, upkeep) = (wishes.wanted, wishes.upkeep);

@@ -489,6 +489,9 @@ impl Handle {
             Some(cause) => Err(Error::ReadOnlyFailed(cause)),
             None => shared.run_checkpoint(true).map(drop),
         };
+        // For relaxed commits, if the checkpoint was given up; and once all of the log is durable, nobody who still waits
+        // for a commit of his writes to files that belong to the next process. A failed log has said so itself.
+        drop(shared.wal.sync());
         shared.checkpoints.end();
         shared.pool.shutdown();
         shared.wal.shutdown();

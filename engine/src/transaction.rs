@@ -13,7 +13,7 @@ use crate::options::Durability;
 use crate::range::{Entry, prefix_end};
 use crate::snapshot::{SnapshotOptions, SnapshotRange};
 use crate::table::Table;
-use crate::txn::merge::{Own, Way};
+use crate::txn::merge::{Own, OwnEntry, Way};
 use crate::txn::ticket::CommitTicket;
 use crate::txn::validation::{ReadSet, Validation};
 use crate::txn::view::Hold;
@@ -68,7 +68,7 @@ impl fmt::Debug for Transaction {
 struct OwnScan<'w>(WriteScan<'w>);
 
 impl Own for OwnScan<'_> {
-    fn next(&mut self, way: Way) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>> {
+    fn next(&mut self, way: Way) -> Result<Option<OwnEntry>> {
         let side = match way {
             Way::Forward => Side::Front,
             Way::Backward => Side::Back,

@@ -55,6 +55,9 @@ impl UpdateOptions {
 /// Longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_millis(5);
 
+/// The value that a key had and the one that it has got; `None`: not there.
+type OldAndNew = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// Waits before attempt `n`, longer each time and not the same for all who wait.
 fn back_off(n: u32) {
     if n < 3 {
@@ -140,12 +143,11 @@ impl Table {
         self.try_update(key.as_ref(), |old| Ok(f(old))).map(|(_, new)| new)
     }
 
-    /// The old and the new value.
     fn try_update(
         &self,
         key: &[u8],
         mut f: impl FnMut(Option<&[u8]>) -> Result<Option<Vec<u8>>>,
-    ) -> Result<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+    ) -> Result<OldAndNew> {
         loop {
             let old = self.get(key)?.map(|value| value.to_vec());
             let new = f(old.as_deref())?;

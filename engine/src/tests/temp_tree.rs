@@ -5,7 +5,7 @@ use crate::btree::node::CellValue;
 use crate::btree::{BuildPass, NewValue, Op, OverflowReader, PreparedOverflow, Write};
 use crate::checkpoint::Building;
 use crate::shared::Shared;
-use crate::txn::temp_tree::{OwnedTemp, TempTree};
+use crate::txn::temp_tree::TempTree;
 use bedstone_io::sim::CutMode;
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -29,7 +29,7 @@ fn fill(shared: &Shared, tree: &TempTree, keys: impl Iterator<Item = (u64, usize
         };
         ops.push(Op { key, write: Write::Put(new), lsn: 0 });
     }
-    tree.apply(shared, &mut ops).unwrap();
+    tree.apply_owning(shared, &mut ops, &shared.slots.claim(), false).unwrap();
 }
 
 fn entries(shared: &Shared, tree: &TempTree) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -83,7 +83,8 @@ fn a_temporary_tree_is_a_tree_and_leaves_nothing() {
     db.step().unwrap();
     assert_clean(&db);
     assert_eq!(tombstones(&db), 1);
-    drop(OwnedTemp::new(shared, b));
+    // Merely dropped, it is given back as well.
+    drop(b);
     db.checkpoint().unwrap();
     assert_eq!(tombstones(&db), 0);
     let report = db.check().unwrap();
@@ -174,7 +175,8 @@ fn errors_leave_nothing_behind() {
     let shared = handle.shared();
     assert!(matches!(shared.create_temp(), Err(crate::Error::Closed { .. })));
     let mut ops = [Op { key: b"k", write: Write::Put(NewValue::Inline(b"v")), lsn: 0 }];
-    assert!(matches!(tree.apply(shared, &mut ops), Err(crate::Error::Closed { .. })));
+    let applied = tree.apply_owning(shared, &mut ops, &shared.slots.claim(), false);
+    assert!(matches!(applied, Err(crate::Error::Closed { .. })));
 }
 
 #[test]
@@ -190,12 +192,13 @@ fn the_check_holds_writers_of_temporary_trees_off() {
                 let table = db.table(&format!("t{t}")).unwrap();
                 let mut round = 0;
                 while !over.load(Ordering::Relaxed) || round < 3 {
-                    let tree = OwnedTemp::new(shared, shared.create_temp().unwrap());
+                    let tree = shared.create_temp().unwrap();
                     for part in 0..6 {
                         fill(shared, &tree, (part * 40..part * 40 + 60).map(MIXED));
                         table.put(key(part), value(part, 500)).unwrap();
                     }
                     assert_eq!(entries(shared, &tree), model((0..260).map(MIXED)));
+                    shared.drop_temp(tree);
                     round += 1;
                 }
             });

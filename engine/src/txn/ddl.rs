@@ -174,6 +174,7 @@ impl Shared {
     /// fails is tried again later; dropped tables harm nobody meanwhile.
     pub(crate) fn upkeep(&self) {
         let _one = self.catalog.upkeep.lock();
+        self.versions.expire(self.disk.now());
         if self.writable().is_err() {
             return;
         }
@@ -183,9 +184,8 @@ impl Shared {
         }
     }
 
-    /// Gives up snapshots past their deadline, and drops the old values that nobody needs any more.
+    /// Drops the old values that nobody needs any more.
     fn purge_history(&self) {
-        self.versions.expire(self.disk.now());
         let tables = self.catalog.all();
         tables.iter().for_each(|table| table.history.purge(self));
         let held = tables.iter().map(|table| table.history.bytes()).sum();

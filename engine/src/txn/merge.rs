@@ -24,10 +24,13 @@ pub(crate) use crate::txn::history::Way;
 use crate::txn::history::{Answer, HistoryScan, Old};
 use crate::txn::versions::View;
 
+/// A key written by the transaction itself, and its value or `None` for a delete.
+pub(crate) type OwnEntry = (Vec<u8>, Option<Vec<u8>>);
+
 /// Entries written by the transaction itself, in order, from both ends. The ends need not mind each other.
 pub(crate) trait Own {
-    /// The next one in this direction: the key, and the value or `None` for a delete.
-    fn next(&mut self, way: Way) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>>;
+    /// The next one in this direction.
+    fn next(&mut self, way: Way) -> Result<Option<OwnEntry>>;
 }
 
 /// Where the value of the entry that was given last is.

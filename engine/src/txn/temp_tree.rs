@@ -32,8 +32,6 @@
 //! has claimed its slot, entered the build gate and locked its stripes, if it needs any of them; with it held it
 //! waits for pages and frames only.
 
-use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -78,31 +76,25 @@ pub(crate) struct TempTree {
 
 impl TempTree {
     /// The tree, for reading. Whoever writes through it must own an apply slot *and* hold a stripe, as a commit
-    /// does; [`TempTree::apply`] is for everybody else.
+    /// does; [`TempTree::apply_owning`] is for everybody else.
     pub(crate) fn tree(&self) -> Tree {
         self.tree
     }
 
     /// Makes changes whose keys strictly ascend; their LSNs should be 0. An error leaves the first ones made and
-    /// the others not. The caller owns no apply slot and holds no stripe.
+    /// the others not. The caller owns the apply slot and may hold stripes, but not the catalog's mutex.
     ///
     /// # Errors
     /// The database is closed or read-only, a page could not be read, or the disk is full.
-    pub(crate) fn apply<'p>(&self, shared: &'p Shared, ops: &mut [Op<'_, 'p>]) -> Result<()> {
-        let slot = shared.slots.claim();
-        self.apply_owning(shared, ops, &slot)
-    }
-
-    /// As [`TempTree::apply`] for those who own an apply slot; they may hold stripes, and must not hold the
-    /// catalog's mutex.
     pub(crate) fn apply_owning<'p>(
         &self,
         shared: &'p Shared,
         ops: &mut [Op<'_, 'p>],
         _slot: &ApplySlot<'_>,
+        urgent: bool,
     ) -> Result<()> {
         shared.writable()?;
-        let mut reserve = shared.page_room(false)?;
+        let mut reserve = shared.page_room(urgent)?;
         let _writing = self.mark.writers.read();
         self.tree.apply_sorted(&shared.pool, &mut reserve, ops).map_err(|e| shared.pool_error(e))
     }
@@ -111,40 +103,6 @@ impl TempTree {
 impl Drop for TempTree {
     fn drop(&mut self) {
         self.mark.in_use.store(false, Ordering::Release);
-    }
-}
-
-/// A temporary tree that is given back when its owner goes.
-pub(crate) struct OwnedTemp<'s> {
-    shared: &'s Shared,
-    tree: Option<TempTree>,
-}
-
-impl<'s> OwnedTemp<'s> {
-    pub(crate) fn new(shared: &'s Shared, tree: TempTree) -> Self {
-        Self { shared, tree: Some(tree) }
-    }
-}
-
-impl Deref for OwnedTemp<'_> {
-    type Target = TempTree;
-
-    fn deref(&self) -> &TempTree {
-        self.tree.as_ref().expect("it is there until the owner goes")
-    }
-}
-
-impl fmt::Debug for OwnedTemp<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.tree.fmt(f)
-    }
-}
-
-impl Drop for OwnedTemp<'_> {
-    fn drop(&mut self) {
-        if let Some(tree) = self.tree.take() {
-            self.shared.drop_temp(tree);
-        }
     }
 }
 

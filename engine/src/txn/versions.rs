@@ -268,12 +268,10 @@ impl Versions {
     pub(crate) fn horizon(&self) -> u64 {
         let state = self.state.lock();
         let mut horizon = state.in_flight.first().map_or(state.next, |flight| flight.csn);
-        for (_, view) in state.live.values() {
-            match view {
-                Some(view) => horizon = horizon.min(view.low()),
-                // It will see all that is over by now, and not be taken before the rest is over or excluded.
-                None => {}
-            }
+        // One that has not been taken yet will see all that is over by now, and not be taken before the rest is over
+        // or excluded from it.
+        for view in state.live.values().filter_map(|(_, view)| view.as_ref()) {
+            horizon = horizon.min(view.low());
         }
         horizon
     }

@@ -318,7 +318,9 @@ impl Shared {
             };
             ops.push(Op { key, write: Write::Put(value), lsn: 0 });
         }
-        generation.temp.apply_owning(self, &mut ops, slot)?;
+        // The commit's own room is what tells whether there is enough for it; one that deletes must not be stopped by
+        // what it has to put aside.
+        generation.temp.apply_owning(self, &mut ops, slot, true)?;
         generation.bytes.fetch_add(added as u64, Ordering::Relaxed);
         self.versions.held_bytes.fetch_add(added as u64, Ordering::Relaxed);
         Ok(Kept::Yes)

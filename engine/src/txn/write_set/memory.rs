@@ -13,7 +13,7 @@ const CHUNK: usize = 512;
 /// Entries that the first chunk has room for at first.
 const FIRST_CHUNK: usize = 12;
 /// Bytes of the first block; each further one is as large as all before it together, within reason.
-const FIRST_BLOCK: usize = 1 << 10;
+const FIRST_BLOCK: usize = 2 << 10;
 const LARGEST_BLOCK: usize = 1 << 20;
 /// Bytes of overwritten entries that are never worth giving back.
 const DEAD_ALLOWED: usize = 64 << 10;
@@ -81,11 +81,6 @@ impl Memory {
 
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// Bytes of keys and values.
-    pub(super) fn bytes(&self) -> usize {
-        self.live - self.len
     }
 
     /// Bytes of memory taken.
@@ -182,7 +177,10 @@ impl Memory {
         if last.last().is_some_and(|e| order(e) == Ordering::Less) {
             return (Place { chunk: self.chunks.len() - 1, at: last.len() }, false);
         }
-        let chunk = self.chunks.partition_point(|c| order(&c[0]) != Ordering::Greater).saturating_sub(1);
+        let chunk = match self.chunks.len() {
+            1 => 0,
+            _ => self.chunks.partition_point(|c| order(&c[0]) != Ordering::Greater).saturating_sub(1),
+        };
         match self.chunks[chunk].binary_search_by(order) {
             Ok(at) => (Place { chunk, at }, true),
             Err(at) => (Place { chunk, at }, false),

@@ -48,6 +48,9 @@ pub(crate) struct SavepointId(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct UnknownSavepoint;
 
+/// A write with the number of its table: key, and value or `None` for a delete.
+pub(crate) type InTable<'s> = (u32, &'s [u8], Option<&'s [u8]>);
+
 #[derive(Debug)]
 struct Savepoint {
     id: SavepointId,
@@ -61,9 +64,8 @@ struct Layer {
     memory: Memory,
     /// Older than the memory; by table.
     trees: Vec<(u32, TempTree)>,
-    /// Writes moved into the trees, and their bytes.
+    /// Writes moved into the trees.
     moved: usize,
-    moved_bytes: u64,
 }
 
 impl Layer {
@@ -96,7 +98,6 @@ impl Layer {
         match outcome {
             Ok(()) => {
                 self.moved += memory.len();
-                self.moved_bytes += memory.bytes() as u64;
             }
             // What is in the trees already is in memory as well, and the same.
             Err(_) => self.memory = memory,
@@ -163,7 +164,7 @@ impl WriteSet {
     /// writes may have to be moved out of memory first.
     ///
     /// # Errors
-    /// Where memory has run out: those of [`Shared::create_temp`] and [`TempTree::apply`], and
+    /// Where memory has run out: those of [`Shared::create_temp`] and [`TempTree::apply_owning`], and
     /// [`Error::InsideReader`] if the write is made by a reader that a long value is built from. The set is as it
     /// was before.
     #[inline]
@@ -210,7 +211,6 @@ impl WriteSet {
         };
         move_batch(shared, layer.make_tree(shared, table)?, &[moving])?;
         layer.moved += 1;
-        layer.moved_bytes += (key.len() + value.map_or(0, <[u8]>::len)) as u64;
         // It would count as newer.
         let before = layer.memory.held();
         layer.memory.remove(table, key);
@@ -281,8 +281,8 @@ impl WriteSet {
     }
 
     /// All writes in the order of tables and keys, if all are in the memory of one layer: so after
-    /// [`WriteSet::release_all`], unless [`WriteSet::is_spilled`].
-    pub(crate) fn in_memory(&self) -> Option<impl DoubleEndedIterator<Item = (u32, &[u8], Option<&[u8]>)>> {
+    /// [`WriteSet::release_all`], unless some were moved out of memory.
+    pub(crate) fn in_memory(&self) -> Option<impl Iterator<Item = InTable<'_>>> {
         let memory = &self.base.memory;
         let alone = self.above.is_empty() && self.base.trees.is_empty();
         alone
@@ -360,23 +360,21 @@ impl WriteSet {
         self.newest_first().map(|l| l.memory.len() + l.moved).sum()
     }
 
-    /// Bytes of their keys and values, counted in the same way.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.newest_first().map(|l| l.memory.bytes() as u64 + l.moved_bytes).sum()
-    }
-
     /// Bytes of memory that the writes take, with everything that belongs to them.
+    #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {
         self.held
     }
 
     /// Some writes were moved out of memory.
+    #[cfg(test)]
     pub(crate) fn is_spilled(&self) -> bool {
         self.newest_first().any(|layer| !layer.trees.is_empty())
     }
 
     /// The numbers of the tables written to, ascending. After a full disk one may be among them that nothing was
     /// written to.
+    #[cfg(test)]
     pub(crate) fn tables(&self) -> Vec<u32> {
         let mut tables: Vec<u32> = Vec::new();
         for layer in self.newest_first() {
@@ -475,7 +473,7 @@ fn move_batch(shared: &Shared, tree: &TempTree, batch: &[Moving<'_>]) -> Result<
             };
             ops.push(Op { key, write: Write::Put(value), lsn: 0 });
         }
-        tree.apply_owning(shared, &mut ops, &slot)
+        tree.apply_owning(shared, &mut ops, &slot, false)
     })
 }
 

@@ -3,7 +3,7 @@
 //! Every layer that has writes of the table gives up to two sources, its memory and its tree; the newest comes
 //! first. In each direction every source shows its next key; the nearest of them is given, from the newest source
 //! that shows it, and all that show it go on. Each direction goes its own way through the sources, because the two
-//! ends of one walk would meet at what one of them has only looked at; they meet by the keys given.
+//! ends of one walk would meet at what one of them has only looked at. Where they meet is the caller's business.
 //!
 //! Nothing is copied but the key given last and values in pages of their own. A source in a tree holds one pin in
 //! each direction in use.
@@ -37,7 +37,6 @@ pub(crate) struct WriteScan<'w> {
     places: Vec<Layer<'w>>,
     front: End<'w>,
     back: End<'w>,
-    over: bool,
 }
 
 /// Where writes are.
@@ -53,7 +52,6 @@ struct End<'w> {
     sources: Option<Vec<Source<'w>>>,
     /// The key given last, which source it came from, and its value if that was in pages of its own.
     key: Vec<u8>,
-    given: bool,
     from: usize,
     long: Vec<u8>,
 }
@@ -88,8 +86,7 @@ impl<'w> WriteScan<'w> {
     ) -> Self {
         let in_trees = places.iter().any(|p| matches!(p, Layer::Tree(_)));
         let bound = |b: Bound<&[u8]>| if in_trees { b.map(<[u8]>::to_vec) } else { Bound::Unbounded };
-        let end =
-            |side| End { side, sources: None, key: Vec::new(), given: false, from: 0, long: Vec::new() };
+        let end = |side| End { side, sources: None, key: Vec::new(), from: 0, long: Vec::new() };
         Self {
             shared,
             lower: bound(lower),
@@ -97,37 +94,15 @@ impl<'w> WriteScan<'w> {
             places,
             front: end(Side::Front),
             back: end(Side::Back),
-            over: false,
         }
     }
 
-    /// The next write from the front, up to the last one given from the back.
+    /// The next write from the front.
     ///
     /// # Errors
     /// Those of reading pages.
     pub(crate) fn next(&mut self) -> Result<Option<Written<'_>>> {
-        self.next_at(Side::Front)
-    }
-
-    /// The next write from the back, down to the last one given from the front.
-    ///
-    /// # Errors
-    /// Those of reading pages.
-    pub(crate) fn next_back(&mut self) -> Result<Option<Written<'_>>> {
-        self.next_at(Side::Back)
-    }
-
-    fn next_at(&mut self, side: Side) -> Result<Option<Written<'_>>> {
-        if self.over || !self.advance(side)? {
-            self.over = true;
-            return Ok(None);
-        }
-        if self.front.given && self.back.given && self.front.key >= self.back.key {
-            // All between them was given.
-            self.over = true;
-            return Ok(None);
-        }
-        Ok(Some(self.current(side)))
+        Ok(if self.advance(Side::Front)? { Some(self.current(Side::Front)) } else { None })
     }
 
     /// Goes to the next write from one end, whatever the other end gave; `false` when there is none.
@@ -173,7 +148,6 @@ impl<'w> WriteScan<'w> {
         };
         end.key.clear();
         end.key.extend_from_slice(sources[from].key(side).unwrap_or_default());
-        end.given = true;
         end.from = from;
         for source in &mut sources[from..] {
             source.taken = source.key(side) == Some(&end.key);
