@@ -1,8 +1,8 @@
-//! A bank: many threads move money between few accounts, others add it all up in snapshots. The sum never changes: not in
-//! any snapshot, not in any transaction, and not after the process was killed.
+//! A bank: many threads move money between few accounts, others add it all up in snapshots. The sum never changes: not
+//! in any snapshot, not in any transaction, and not after the process was killed.
 //!
-//! Every transfer also counts itself under its thread, in the same transaction. So after a kill every transfer that was
-//! acknowledged as durable must be counted, whatever else survived.
+//! Every transfer also counts itself under its thread, in the same transaction. So after a kill every transfer that
+//! was acknowledged as durable must be counted, whatever else survived.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -226,7 +226,7 @@ impl<'p> Bank<'p> {
             // Once more after the last transfer.
             more = writing();
             let snapshot = self.db.begin_read().map_err(text)?;
-            let (sum, counts) = self.add_up(&snapshot, reader % 2 == 1).map_err(text)?;
+            let (sum, counts) = self.add_up(&snapshot, !reader.is_multiple_of(2)).map_err(text)?;
             if sum != self.total() {
                 return Err(format!("a snapshot has {sum} instead of {}", self.total()));
             }
@@ -238,7 +238,7 @@ impl<'p> Bank<'p> {
                 ));
             }
             // The snapshot does not change under its reader.
-            let again = self.add_up(&snapshot, reader % 2 == 0).map_err(text)?;
+            let again = self.add_up(&snapshot, reader.is_multiple_of(2)).map_err(text)?;
             if again != (sum, counts.clone()) {
                 return Err(format!("a snapshot has {counts:?}, and then {again:?}"));
             }
@@ -248,7 +248,8 @@ impl<'p> Bank<'p> {
         Ok(())
     }
 
-    /// All threads, until each has made its transfers. `heard` is told of each durable transfer and says whether to go on.
+    /// All threads, until each has made its transfers. `heard` is told of each durable transfer and says whether to go
+    /// on.
     fn work(&self, heard: impl Fn(u64, u64) -> bool + Sync) -> Result<(), String> {
         let left = AtomicU64::new(self.plan.threads);
         let (heard, left) = (&heard, &left);
@@ -396,8 +397,8 @@ fn start(plan: &Plan, program: &Path, place: &Path) -> std::io::Result<Child> {
         .spawn()
 }
 
-/// The child's entry: `child DIR SEED THREADS READERS ACCOUNTS`. It prints `o` when the bank is open, and `a THREAD NUMBER`
-/// for each durable transfer. Returns `None` if the arguments are not of that kind.
+/// The child's entry: `child DIR SEED THREADS READERS ACCOUNTS`. It prints `o` when the bank is open, and `a THREAD
+/// NUMBER` for each durable transfer. Returns `None` if the arguments are not of that kind.
 pub fn child_main(arguments: &[String]) -> Option<Result<(), String>> {
     let [word, dir, numbers @ ..] = arguments else { return None };
     let numbers: Vec<u64> = numbers.iter().map_while(|number| number.parse().ok()).collect();

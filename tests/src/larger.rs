@@ -49,12 +49,12 @@ pub struct Outcome {
 }
 
 /// Bytes of a key and of a value.
-const KEY: usize = 24;
-const VALUE: usize = 150;
+pub(crate) const KEY: usize = 24;
+pub(crate) const VALUE: usize = 150;
 
 /// The key of entry `i`: its number, then random bytes, the same for the same seed. Loading goes through the keys in
 /// order, as a bulk load does; gets and overwrites come at random.
-fn key(seed: u64, i: u64) -> [u8; KEY] {
+pub(crate) fn key(seed: u64, i: u64) -> [u8; KEY] {
     let mut rng = Rng::new(seed ^ i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut key = [0; KEY];
     key[..8].copy_from_slice(&i.to_be_bytes());
@@ -65,7 +65,7 @@ fn key(seed: u64, i: u64) -> [u8; KEY] {
 }
 
 /// The value of entry `i` in its `version`: it names its entry, so that a mixed-up one shows.
-fn value(i: u64, version: u64) -> [u8; VALUE] {
+pub(crate) fn value(i: u64, version: u64) -> [u8; VALUE] {
     let mut value = [b'.'; VALUE];
     value[..8].copy_from_slice(&i.to_le_bytes());
     value[8..16].copy_from_slice(&version.to_le_bytes());

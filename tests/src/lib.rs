@@ -21,5 +21,6 @@ pub mod seeds;
 pub mod setup;
 pub mod shape;
 pub mod threads;
+pub mod transactions;
 pub mod view;
 pub mod worker;

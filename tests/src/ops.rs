@@ -31,6 +31,64 @@ pub enum Walk {
 /// One write of a batch: a value, or `None` to delete.
 pub type Write = (usize, Vec<u8>, Option<Bytes>);
 
+/// What is read through a snapshot or in a transaction.
+#[derive(Debug, Clone)]
+pub enum Look {
+    /// Keys, one by one.
+    Gets(Vec<Vec<u8>>),
+    /// Keys at once.
+    MultiGet(Vec<Vec<u8>>),
+    /// A range.
+    Range(Bound<Vec<u8>>, Bound<Vec<u8>>, Walk),
+    /// What begins with a prefix.
+    Prefix(Vec<u8>, Walk),
+    /// First and last entry.
+    Ends,
+}
+
+/// A step of a transaction.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// Sets a key, or removes it.
+    Write(Write),
+    /// Removes a range.
+    DeleteRange(usize, Bound<Vec<u8>>, Bound<Vec<u8>>),
+    /// Reads.
+    Look(usize, Look),
+    /// Sets a savepoint.
+    Savepoint,
+    /// Rolls back to one of those set, which this number decides.
+    RollBack(u64),
+    /// Releases one of those set.
+    Release(u64),
+    /// Somebody else does something.
+    Other(Op),
+}
+
+/// How a transaction ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By a commit.
+    Commit(Durability),
+    /// By a commit whose ticket is waited for.
+    Ticket,
+    /// By rolling back.
+    RollBack,
+    /// By dropping it.
+    Drop,
+}
+
+/// A write transaction.
+#[derive(Debug, Clone)]
+pub struct Tx {
+    /// It validates what it reads.
+    pub serializable: bool,
+    /// What it does.
+    pub steps: Vec<Step>,
+    /// How it ends.
+    pub end: End,
+}
+
 /// How the database is left before it is opened again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leave {
@@ -67,6 +125,16 @@ pub enum Op {
     Hold(usize, Vec<Vec<u8>>, Vec<Op>),
     /// Reads a range with other operations in between.
     WalkDuring(usize, bool, Vec<Op>),
+    /// Takes a snapshot and keeps it.
+    BeginRead,
+    /// Reads a table through one of the snapshots kept.
+    ReadOld(u64, usize, Look),
+    /// Compares all that one of the snapshots kept sees, and closes it.
+    CloseRead(u64),
+    /// A transaction.
+    Transact(Tx),
+    /// Sets a key, or removes it, if it has the value that it has, or another one.
+    Swap(usize, Vec<u8>, Option<Bytes>, bool),
     /// Makes a table.
     Create(usize),
     /// Drops a table.
@@ -98,7 +166,7 @@ pub struct Generator {
     left: u32,
 }
 
-const KINDS: usize = 20;
+const KINDS: usize = 25;
 
 impl Generator {
     /// A generator of operations over keys and values of this shape.
@@ -110,8 +178,13 @@ impl Generator {
     }
 
     fn new_phase(&mut self, rng: &mut Rng) {
-        //                  put rdr del batch rng-del get mget rng pfx ends hold walk cre drop ren ckpt sync step reop ref
-        const USUAL: [u64; KINDS] = [30, 2, 12, 10, 3, 8, 4, 6, 2, 2, 3, 3, 1, 1, 1, 3, 2, 4, 2, 1];
+        const USUAL: [u64; KINDS] = [
+            30, 2, 12, 10, 3, // put, from a reader, delete, batch, deletes of neighbours
+            8, 4, 6, 2, 2, 3, 3, // get, multi-get, range, prefix, ends, hold, walk
+            1, 1, 1, 3, 2, 4, 2,
+            1, // create, drop, rename, checkpoint, sync, step, reopen, compare or refused
+            4, 6, 2, 8, 3, // begin to read, read, end it, transaction, swap
+        ];
         self.weights = USUAL;
         for weight in &mut self.weights {
             match rng.below(5) {
@@ -199,6 +272,44 @@ impl Generator {
             .collect()
     }
 
+    fn look(&mut self, rng: &mut Rng) -> Look {
+        match rng.below(6) {
+            0 | 1 => Look::Gets((0..1 + rng.below(6)).map(|_| self.shape.bound(rng)).collect()),
+            2 => Look::MultiGet((0..rng.below(20)).map(|_| self.shape.bound(rng)).collect()),
+            3 => Look::Prefix(self.shape.bound(rng), Self::walk(rng)),
+            4 => Look::Ends,
+            _ => Look::Range(self.one_bound(rng), self.one_bound(rng), Self::walk(rng)),
+        }
+    }
+
+    fn transaction(&mut self, rng: &mut Rng) -> Tx {
+        let count = *rng.pick(&[1, 4, 12, 60]);
+        let others = rng.chance(1, 2);
+        let mut steps = Vec::new();
+        for _ in 0..1 + rng.below(count) {
+            steps.push(match rng.below(24) {
+                0 => Step::Savepoint,
+                1 => Step::RollBack(rng.next()),
+                2 => Step::Release(rng.next()),
+                3 => Step::DeleteRange(
+                    Self::table(rng),
+                    Bound::Included(self.shape.bound(rng)),
+                    Bound::Excluded(self.shape.bound(rng)),
+                ),
+                4..=8 => Step::Look(Self::table(rng), self.look(rng)),
+                9 | 10 if others => Step::Other(self.inner(rng).swap_remove(0)),
+                _ => Step::Write(self.write(rng)),
+            });
+        }
+        let end = match rng.below(8) {
+            0 => End::RollBack,
+            1 => End::Drop,
+            2 => End::Ticket,
+            _ => End::Commit(self.durability(rng)),
+        };
+        Tx { serializable: rng.chance(1, 3), steps, end }
+    }
+
     /// The next operation.
     pub fn next(&mut self, rng: &mut Rng) -> Op {
         if self.left == 0 {
@@ -253,6 +364,14 @@ impl Generator {
             16 => Op::Sync,
             17 => Op::Step,
             18 => Op::Reopen(*rng.pick(&[Leave::Close, Leave::Drop, Leave::Kill])),
+            20 => Op::BeginRead,
+            21 => Op::ReadOld(rng.next(), table, self.look(rng)),
+            22 => Op::CloseRead(rng.next()),
+            23 => Op::Transact(self.transaction(rng)),
+            24 => {
+                let (_, key, value) = self.write(rng);
+                Op::Swap(table, key, value, rng.chance(2, 3))
+            }
             _ => {
                 if rng.chance(1, 2) {
                     Op::Compare
@@ -294,11 +413,53 @@ impl Op {
                     list(inner)
                 )
             }
+            Op::ReadOld(which, t, look) => {
+                format!("read of snapshot {} {} {}", which % 8, TABLES[*t], look.brief())
+            }
+            Op::Transact(tx) => {
+                let steps: Vec<String> = tx.steps.iter().map(Step::brief).collect();
+                let kind = if tx.serializable { "serializable transaction" } else { "transaction" };
+                format!("{kind} [{}] {:?}", steps.join("; "), tx.end)
+            }
+            Op::Swap(t, k, v, right) => {
+                let value = v.as_ref().map(|v| v.len());
+                format!("swap {} {} to {value:?} bytes, expecting right: {right}", TABLES[*t], show(k))
+            }
             Op::Create(t) => format!("create {}", TABLES[*t]),
             Op::Drop(t) => format!("drop {}", TABLES[*t]),
             Op::Rename(a, b) => format!("rename {} to {}", TABLES[*a], TABLES[*b]),
             Op::Ends(t) => format!("ends {}", TABLES[*t]),
             Op::Reopen(leave) => format!("reopen after {leave:?}"),
+            other => format!("{other:?}"),
+        }
+    }
+}
+
+impl Look {
+    fn brief(&self) -> String {
+        use crate::model::show;
+        match self {
+            Look::Gets(keys) => format!("gets of {:?}", keys.iter().map(|key| show(key)).collect::<Vec<_>>()),
+            Look::MultiGet(keys) => format!("multi_get of {}", keys.len()),
+            Look::Range(low, high, walk) => {
+                let text = |bound: &Bound<Vec<u8>>| format!("{:?}", bound.as_ref().map(|key| show(key)));
+                format!("range {}..{} {walk:?}", text(low), text(high))
+            }
+            Look::Prefix(prefix, walk) => format!("prefix {} {walk:?}", show(prefix)),
+            Look::Ends => "ends".to_owned(),
+        }
+    }
+}
+
+impl Step {
+    fn brief(&self) -> String {
+        use crate::model::show;
+        match self {
+            Step::Write((t, k, Some(v))) => format!("put {} {} = {} bytes", TABLES[*t], show(k), v.len()),
+            Step::Write((t, k, None)) => format!("delete {} {}", TABLES[*t], show(k)),
+            Step::DeleteRange(t, ..) => format!("delete_range {}", TABLES[*t]),
+            Step::Look(t, look) => format!("{} {}", TABLES[*t], look.brief()),
+            Step::Other(op) => format!("(another: {})", op.brief()),
             other => format!("{other:?}"),
         }
     }

@@ -4,18 +4,22 @@
 //! Every answer is compared with the model's; after every end of the store, whatever its kind, what is found must be a
 //! prefix of the commits that contains every promised one, and the check must find nothing.
 
+mod moments;
+mod transact;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::io::Read;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use bedstone::{Database, Durability, Error, Range, Table, WriteBatch};
+use bedstone::{Database, Durability, Error, Table, WriteBatch};
 use bedstone_io::sim::{CutMode, SimDisk};
 
 use crate::model::{Bytes, Change, Map, show};
 use crate::ops::{Generator, Leave, Op, TABLES, Walk, Write};
 use crate::oracle::{Ending, Oracle};
 use crate::rng::Rng;
+use crate::run::moments::{Entries, Moment};
 use crate::setup::{Config, DIR, check_clean};
 use crate::shape::Shape;
 use crate::view;
@@ -27,6 +31,10 @@ pub struct Report {
     pub operations: u64,
     /// Commits acknowledged.
     pub commits: u64,
+    /// Transactions committed, those of them that were larger than their memory, and those refused by a conflict.
+    pub transactions: [u64; 3],
+    /// Reads through snapshots that others had written since.
+    pub old_reads: u64,
     /// Power cuts.
     pub cuts: u64,
     /// Power cuts while the store was being opened.
@@ -44,6 +52,10 @@ impl Report {
     pub fn add(&mut self, other: &Report) {
         self.operations += other.operations;
         self.commits += other.commits;
+        for (sum, other) in self.transactions.iter_mut().zip(other.transactions) {
+            *sum += other;
+        }
+        self.old_reads += other.old_reads;
         self.cuts += other.cuts;
         self.cuts_in_recovery += other.cuts_in_recovery;
         self.openings += other.openings;
@@ -56,9 +68,19 @@ impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} operations, {} commits acknowledged, {} power cuts and {} more while opening, {} recoveries verified, \
-             {} unpromised commits lost",
-            self.operations, self.commits, self.cuts, self.cuts_in_recovery, self.openings, self.lost
+            "{} operations, {} commits acknowledged, among them {} transactions ({} larger than their memory), {} \
+             conflicts, {} reads of the past, {} power cuts and {} more while opening, {} recoveries verified, {} \
+             unpromised commits lost",
+            self.operations,
+            self.commits,
+            self.transactions[0],
+            self.transactions[1],
+            self.transactions[2],
+            self.old_reads,
+            self.cuts,
+            self.cuts_in_recovery,
+            self.openings,
+            self.lost
         )
     }
 }
@@ -78,6 +100,8 @@ struct Run {
     disk: Arc<SimDisk>,
     config: Config,
     db: Option<Database>,
+    /// Snapshots that are kept, the oldest first.
+    moments: Vec<Moment>,
     oracle: Oracle,
     report: Report,
     did: VecDeque<String>,
@@ -105,6 +129,7 @@ pub fn run(seed: u64, operations: usize, trace: bool) -> Result<Report, String> 
         disk,
         config,
         db: None,
+        moments: Vec::new(),
         oracle: Oracle::default(),
         report: Report::default(),
         did: VecDeque::new(),
@@ -183,6 +208,7 @@ impl Run {
         self.note(|| "(power cut)".into());
         self.disk = self.disk.reopen();
         // The handle's end must not reach the medium's next life.
+        self.moments.clear();
         self.db = None;
         self.open(Ending::PowerCut)
     }
@@ -391,8 +417,14 @@ impl Run {
                     Ok(()) => self.check(),
                     Err(_) if !self.disk.is_powered() => Err(Stop::Power),
                     Err(what) => broken(what),
-                }
+                }?;
+                self.compare_moments()
             }
+            Op::BeginRead => self.begin_read(),
+            Op::ReadOld(which, table, look) => self.read_old(*which, *table, look),
+            Op::CloseRead(which) => self.close_read(*which),
+            Op::Transact(tx) => self.transact(tx),
+            Op::Swap(table, key, value, right) => self.swap(*table, key, value.as_ref(), *right),
             Op::Reopen(leave) => self.reopen(*leave),
             Op::Refused(which) => self.refused(*which),
         }
@@ -494,7 +526,7 @@ impl Run {
     }
 
     /// Reads a range to its end in some way, and compares.
-    fn walk(&mut self, mut range: Range<'_>, expected: &[(&Vec<u8>, &Bytes)], walk: Walk) -> Step {
+    fn walk<'t>(&self, mut range: impl Entries<'t>, expected: &[(&Vec<u8>, &Bytes)], walk: Walk) -> Step {
         let mut got: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         let mut back = Vec::new();
         let outcome = (|| {
@@ -524,19 +556,16 @@ impl Run {
                     }
                 }
                 Walk::ForwardRef => {
-                    while let Some((key, value)) = range.next_ref()? {
+                    while let Some((key, value)) = range.front_ref()? {
                         got.push((key.to_vec(), value.to_vec()));
                     }
                 }
                 Walk::BackwardRef => {
-                    while let Some((key, value)) = range.next_back_ref()? {
+                    while let Some((key, value)) = range.back_ref()? {
                         back.push((key.to_vec(), value.to_vec()));
                     }
                 }
-                Walk::Each => range.for_each_ref(|key, value| {
-                    got.push((key.to_vec(), value.to_vec()));
-                    true
-                })?,
+                Walk::Each => range.each(&mut |key, value| got.push((key.to_vec(), value.to_vec())))?,
             }
             Ok(())
         })();
@@ -679,6 +708,8 @@ impl Run {
     }
 
     fn reopen(&mut self, leave: Leave) -> Step {
+        // A snapshot keeps the database open.
+        self.moments.clear();
         let Some(db) = self.db.take() else { return broken("not open") };
         let ending = match leave {
             Leave::Close => match db.close() {

@@ -46,6 +46,8 @@ pub struct Config {
     pub buffer_bytes: usize,
     /// Log bytes from checkpoint to checkpoint.
     pub checkpoint_bytes: u64,
+    /// Bytes of memory for what a transaction has written.
+    pub transaction_memory: usize,
     /// Replacement.
     pub policy: Policy,
     /// Syncs at once.
@@ -63,6 +65,7 @@ impl Config {
             segment_bytes: *rng.pick(&[64 << 10, 64 << 10, 128 << 10, 1 << 20]),
             buffer_bytes: *rng.pick(&[16 << 10, 32 << 10, 64 << 10, 512 << 10]),
             checkpoint_bytes: *rng.pick(&[16 << 10, 64 << 10, 256 << 10, 64 << 20]),
+            transaction_memory: *rng.pick(&[1 << 10, 8 << 10, 64 << 10, 64 << 20]),
             policy: *rng.pick(&[Policy::S3Fifo, Policy::Midpoint]),
             syncs: 1 + rng.index(2),
         }
@@ -76,6 +79,7 @@ impl Config {
             segment_bytes: 64 << 10,
             buffer_bytes: 32 << 10,
             checkpoint_bytes: 64 << 20,
+            transaction_memory: 64 << 20,
             policy: Policy::S3Fifo,
             syncs: 1,
         }
@@ -92,6 +96,7 @@ impl Config {
             .log_segment_bytes(self.segment_bytes)
             .log_buffer_bytes(self.buffer_bytes)
             .checkpoint_log_bytes(self.checkpoint_bytes)
+            .transaction_memory(self.transaction_memory)
             .policy(self.policy)
             .syncs_in_flight(self.syncs)
     }

@@ -126,3 +126,15 @@ pub fn between<'m>(
         above && below
     })
 }
+
+/// Where what begins with `prefix` ends.
+pub fn end_of_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return Bound::Excluded(end);
+        }
+    }
+    Bound::Unbounded
+}

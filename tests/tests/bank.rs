@@ -1,5 +1,5 @@
-//! Sixty-four threads move money between accounts: the sum is the same in every snapshot, and after the process was killed.
-//! Longer: `cargo run --release -p bedstone-tests --bin bank -- --generations 500`.
+//! Sixty-four threads move money between accounts: the sum is the same in every snapshot, and after the process was
+//! killed. Longer: `cargo run --release -p bedstone-tests --bin bank -- --generations 500`.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
-//! The isolation checker: it names what is wrong in histories written by hand, finds the faults of stores that have them
-//! on purpose, and finds nothing in right ones.
-//! Longer: `cargo run --release -p bedstone-tests --bin isolation -- --histories 10000`.
+//! The isolation checker: it names what is wrong in histories written by hand, finds the faults of stores that have
+//! them on purpose, and finds nothing in right ones. Longer: `cargo run --release -p bedstone-tests --bin isolation --
+//! --histories 10000`.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -11,8 +11,8 @@ use bedstone_tests::isolation::{Anomaly, History, Level, Options, check::check};
 use bedstone_tests::isolation::{engine, exhaustive};
 use bedstone_tests::seeds;
 
-/// Judges a history in which `C` stands for what all lines begin with: client, phase, times and end of transactions that
-/// are all committed and all run at once.
+/// Judges a history in which `C` stands for what all lines begin with: client, phase, times and end of transactions
+/// that are all committed and all run at once.
 fn kinds(level: Level, lines: &[&str]) -> BTreeSet<Anomaly> {
     let text: String = lines
         .iter()

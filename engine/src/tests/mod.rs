@@ -6,10 +6,12 @@ mod crash;
 mod faults;
 mod format;
 mod handles;
+mod interleaved;
 mod snapshots;
 mod temp_tree;
 mod ticket;
 mod transactions;
+mod txn_holes;
 mod write_set;
 
 use std::path::Path;

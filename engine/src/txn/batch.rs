@@ -125,10 +125,14 @@ impl Shared {
             if !flight.keeps {
                 return Ok((held, flight));
             }
-            match self.keep_batch(batch, &flight, slot, stripes.is_full())? {
-                None => return Ok((held, flight)),
-                Some((table, next)) => {
-                    drop(flight);
+            match self.keep_batch(batch, &flight, slot, stripes.is_full()) {
+                Ok(None) => return Ok((held, flight)),
+                Err(e) => {
+                    flight.give_up();
+                    return Err(e);
+                }
+                Ok(Some((table, next))) => {
+                    flight.give_up();
                     drop(held);
                     self.prepare_history(batch.tables()[table as usize].state(), next)?;
                 }

@@ -433,17 +433,26 @@ impl Shared {
                 // Ends before the stripe is let go of.
                 let commit = self.versions.begin_commit(true, None, || self.wal.tail().0);
                 let kept = match commit.keeps {
-                    true => self.keep_old(table, &commit, &[key], slot)?,
-                    false => Kept::Yes,
+                    true => self.keep_old(table, &commit, &[key], slot),
+                    false => Ok(Kept::Yes),
                 };
                 match kept {
-                    Kept::NotReady { next } => next,
-                    Kept::Yes => {
+                    Err(e) => {
+                        commit.give_up();
+                        return Err(e);
+                    }
+                    Ok(Kept::NotReady { next }) => {
+                        commit.give_up();
+                        next
+                    }
+                    Ok(Kept::Yes) => {
                         let (tree, attach) = (&table.tree, &mut Vec::new());
                         let outcome =
                             self.apply_stamped(tree, reserve, key, write, attach, slot, credit, record);
                         if slot.is_abandoned() {
                             commit.abandon();
+                        } else if !matches!(outcome, Ok(Some(_))) {
+                            commit.give_up();
                         }
                         return outcome;
                     }

@@ -168,10 +168,14 @@ impl Shared {
             }
             check.reads(self)?;
             let flight = self.versions.begin_commit(false, None, || self.wal.tail().0);
-            match self.keep_spilled(writes, tables, &flight, slot)? {
-                None => return Ok((held, flight)),
-                Some((table, next)) => {
-                    drop(flight);
+            match self.keep_spilled(writes, tables, &flight, slot) {
+                Ok(None) => return Ok((held, flight)),
+                Err(e) => {
+                    flight.give_up();
+                    return Err(e);
+                }
+                Ok(Some((table, next))) => {
+                    flight.give_up();
                     drop(held);
                     self.prepare_history(table.state(), next)?;
                 }

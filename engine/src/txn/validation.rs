@@ -116,18 +116,29 @@ impl Validation<'_> {
         if table.state().history.is_empty() {
             return Ok(());
         }
-        for key in keys {
-            self.unchanged(shared, table, key)?;
-        }
-        Ok(())
+        let view = shared.versions.for_validation(self.view);
+        let mut keys = keys;
+        let outcome = keys.try_for_each(|key| unchanged(shared, table, &view, key));
+        // Given up meanwhile, it may have missed something.
+        self.not_expired()?;
+        outcome
     }
 
     /// Nothing that was read was changed since the snapshot.
     pub(crate) fn reads(&self, shared: &Shared) -> Result<()> {
         self.not_expired()?;
+        let outcome = self.look_at_reads(shared);
+        self.not_expired()?;
+        outcome
+    }
+
+    fn look_at_reads(&self, shared: &Shared) -> Result<()> {
+        // A table that was dropped has taken its history with it.
+        self.read.tables.iter().try_for_each(|table| table.state().usable())?;
+        let view = shared.versions.for_validation(self.view);
         for (id, key) in &self.read.keys {
             if let Some(table) = self.read.tables.iter().find(|table| table.id() == *id) {
-                self.unchanged(shared, table, key)?;
+                unchanged(shared, table, &view, key)?;
             }
         }
         for range in &self.read.ranges {
@@ -136,9 +147,9 @@ impl Validation<'_> {
             };
             let (lower, upper) = (range.lower.as_ref(), range.upper.as_ref());
             let (lower, upper) = (lower.map(|key| &key[..]), upper.map(|key| &key[..]));
-            let scan = HistoryScan::new(shared, table.state(), self.view, Way::Forward, lower, upper);
+            let scan = HistoryScan::new(shared, table.state(), &view, Way::Forward, lower, upper);
             let Some(mut scan) = scan else { continue };
-            if let Some(key) = scan.peek(self.view)? {
+            if let Some(key) = scan.peek(&view)? {
                 return Err(conflict(table, Some(key)));
             }
             if scan.is_marked_below(upper) {
@@ -148,16 +159,16 @@ impl Validation<'_> {
         Ok(())
     }
 
-    fn unchanged(&self, shared: &Shared, table: &Table, key: &[u8]) -> Result<()> {
-        match shared.history_of(table.state(), self.view, key)? {
-            Answer::AsInLeaf => Ok(()),
-            Answer::Was(_) => Err(conflict(table, Some(key))),
-        }
-    }
-
     /// A snapshot that was given up may miss changes.
     fn not_expired(&self) -> Result<()> {
         if self.live.is_expired() { Err(Error::SnapshotTooOld) } else { Ok(()) }
+    }
+}
+
+fn unchanged(shared: &Shared, table: &Table, view: &View, key: &[u8]) -> Result<()> {
+    match shared.history_of(table.state(), view, key)? {
+        Answer::AsInLeaf => Ok(()),
+        Answer::Was(_) => Err(conflict(table, Some(key))),
     }
 }
 

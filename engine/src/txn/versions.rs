@@ -33,12 +33,20 @@
 //! tail when it began, which is not above its own LSN. So a leaf whose highest LSN is below `low_lsn` is, as a whole,
 //! what the snapshot sees. Commits at or above it may be visible or not; for these the history is asked.
 //!
+//! # Commits that come to nothing
+//!
+//! A commit may be given up after it has put old values aside: because there was no room for all of them, or because
+//! the key it was to delete is not there. What it has put aside is what the keys still had when it ended, so it
+//! misleads no reader. It would mislead a validation, even that of the same transaction when it tries again: nothing
+//! was changed. So the numbers of such commits are remembered until they are behind the horizon, and count as visible
+//! for validations ([`Versions::for_validation`]).
+//!
 //! # The horizon
 //!
 //! Every commit below it is visible to all live snapshots and to all that can be taken from now on. What the history
 //! holds of such commits nobody can ask for any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,6 +67,8 @@ pub(crate) struct View {
     high: u64,
     /// Commits below `high` that are not visible either, ascending.
     excluded: Box<[u64]>,
+    /// For a validation: commits that are not among those seen, but have changed nothing.
+    void: Box<[u64]>,
     /// Every commit whose LSN is below this one is visible.
     pub(crate) low_lsn: u64,
 }
@@ -67,7 +77,7 @@ impl View {
     /// The commit with this number is visible.
     #[inline]
     pub(crate) fn sees(&self, csn: u64) -> bool {
-        csn < self.high && !self.excluded.contains(&csn)
+        (csn < self.high && !self.excluded.contains(&csn)) || self.void.contains(&csn)
     }
 
     /// All commits below this one are visible.
@@ -135,6 +145,8 @@ struct State {
     /// By id. `None`: announced and not taken yet.
     live: BTreeMap<u64, (Arc<Live>, Option<Arc<View>>)>,
     next_id: u64,
+    /// Commits that kept history and changed nothing; those that all snapshots see are forgotten.
+    void: BTreeSet<u64>,
     /// A commit was left half-applied: there are no consistent states to take any more.
     broken: bool,
 }
@@ -157,16 +169,39 @@ pub(crate) struct InFlight<'v> {
     /// It has to put the old values aside.
     pub(crate) keeps: bool,
     abandoned: bool,
+    void: bool,
 }
 
 /// A snapshot could not be taken: a commit was left half-applied.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Broken;
 
+impl State {
+    fn horizon(&self) -> u64 {
+        let mut horizon = self.in_flight.first().map_or(self.next, |flight| flight.csn);
+        // One that has not been taken yet will see all that is over by now, and not be taken before the rest is over
+        // or excluded from it.
+        for view in self.live.values().filter_map(|(_, view)| view.as_ref()) {
+            horizon = horizon.min(view.low());
+        }
+        horizon
+    }
+
+    fn for_validation(&self, view: &View) -> View {
+        View { void: self.void.range(view.low()..).copied().collect(), ..view.clone() }
+    }
+}
+
 impl Versions {
     pub(crate) fn new() -> Self {
-        let state =
-            State { next: 1, in_flight: Vec::new(), live: BTreeMap::new(), next_id: 1, broken: false };
+        let state = State {
+            next: 1,
+            in_flight: Vec::new(),
+            live: BTreeMap::new(),
+            next_id: 1,
+            void: BTreeSet::new(),
+            broken: false,
+        };
         Self { held_bytes: AtomicU64::new(0), state: Mutex::new(state), ended: Condvar::new() }
     }
 
@@ -189,7 +224,7 @@ impl Versions {
         state.next += 1;
         let keeps = !may_elide || state.live.keys().any(|&id| own.is_none_or(|own| own.id != id));
         state.in_flight.push(Flight { csn, keeps, floor: tail(), held: Vec::new() });
-        InFlight { versions: self, csn, keeps, abandoned: false }
+        InFlight { versions: self, csn, keeps, abandoned: false, void: false }
     }
 
     /// Takes a snapshot. `hold` and `tail` are called under the mutex: they get the pool's stamp for long values,
@@ -221,7 +256,7 @@ impl Versions {
             low_lsn = low_lsn.min(flight.floor);
             live.stamps.lock().extend(flight.held.iter().cloned());
         }
-        let view = Arc::new(View { high: state.next, excluded: excluded.into(), low_lsn });
+        let view = Arc::new(View { high: state.next, excluded: excluded.into(), void: Box::default(), low_lsn });
         state.live.insert(id, (live.clone(), Some(view.clone())));
         Ok((live, view))
     }
@@ -255,7 +290,19 @@ impl Versions {
 
     /// What the live snapshots see; `None` while one of them has not been taken yet.
     pub(crate) fn live_views(&self) -> Option<Vec<Arc<View>>> {
-        self.state.lock().live.values().map(|(_, view)| view.clone()).collect()
+        let state = self.state.lock();
+        let mut views: Vec<Arc<View>> =
+            state.live.values().map(|(_, view)| view.clone()).collect::<Option<_>>()?;
+        if !state.void.is_empty() {
+            // What validations ask for must be kept as well.
+            views.extend(views.clone().iter().map(|view| Arc::new(state.for_validation(view))));
+        }
+        Some(views)
+    }
+
+    /// The view by which the transaction with this one is validated: commits that changed nothing count as seen.
+    pub(crate) fn for_validation(&self, view: &View) -> View {
+        self.state.lock().for_validation(view)
     }
 
     /// The live snapshots, the oldest first.
@@ -266,14 +313,7 @@ impl Versions {
 
     /// The horizon; see the module.
     pub(crate) fn horizon(&self) -> u64 {
-        let state = self.state.lock();
-        let mut horizon = state.in_flight.first().map_or(state.next, |flight| flight.csn);
-        // One that has not been taken yet will see all that is over by now, and not be taken before the rest is over
-        // or excluded from it.
-        for view in state.live.values().filter_map(|(_, view)| view.as_ref()) {
-            horizon = horizon.min(view.low());
-        }
-        horizon
+        self.state.lock().horizon()
     }
 
     /// A number between those of the commits begun so far and those to come.
@@ -291,6 +331,11 @@ impl InFlight<'_> {
         if let Some(flight) = state.in_flight.iter_mut().find(|flight| flight.csn == self.csn) {
             flight.held.push(held);
         }
+    }
+
+    /// The commit ends, and has changed nothing.
+    pub(crate) fn give_up(mut self) {
+        self.void = true;
     }
 
     /// The commit is in the log, and its writes are not all in the trees and never will be.
@@ -311,6 +356,11 @@ impl Drop for InFlight<'_> {
             let mut state = self.versions.state.lock();
             if let Some(at) = state.in_flight.iter().position(|flight| flight.csn == self.csn) {
                 held = state.in_flight.remove(at).held;
+            }
+            if self.void && self.keeps {
+                state.void.insert(self.csn);
+                let horizon = state.horizon();
+                state.void = state.void.split_off(&horizon);
             }
         }
         if !self.keeps {

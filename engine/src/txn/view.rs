@@ -87,7 +87,12 @@ impl Hold {
         let (found, lsn) = read.map_err(|e| table.reading_error(&e))?;
         let value = match lsn < self.view.low_lsn {
             true => found.map(|found| table.value(found)).transpose(),
-            false => self.resolve(table, key, found),
+            false => {
+                let value = self.resolve(table, key, found);
+                // A table that was dropped meanwhile has taken its history with it.
+                self.check(table)?;
+                value
+            }
         };
         self.not_expired()?;
         value
@@ -102,16 +107,20 @@ impl Hold {
         self.check(table)?;
         let mut values = table.multi_get(keys)?;
         // Whatever the snapshot does not see was in the history before it was in a leaf.
-        if !table.state().history.is_empty() {
-            for (key, value) in keys.iter().zip(&mut values) {
-                let key = key.as_ref();
-                if let Answer::Was(old) = self.shared().history_of(table.state(), &self.view, key)? {
+        let resolved = match table.state().history.is_empty() {
+            true => Ok(()),
+            false => keys.iter().zip(&mut values).try_for_each(|(key, value)| {
+                if let Answer::Was(old) =
+                    self.shared().history_of(table.state(), &self.view, key.as_ref())?
+                {
                     *value = self.old_value(table, old)?;
                 }
-            }
-        }
-        self.not_expired()?;
-        Ok(values)
+                Ok(())
+            }),
+        };
+        // A table dropped, or a snapshot given up, meanwhile: that is what any answer means then.
+        self.check(table)?;
+        resolved.map(|()| values)
     }
 
     /// What of a leaf that may hold newer things the snapshot sees.

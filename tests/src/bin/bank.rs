@@ -1,5 +1,5 @@
-//! A bank under SIGKILL: `cargo run --release -p bedstone-tests --bin bank -- --generations 500`. With `child ...` it is the
-//! process that is killed.
+//! A bank under SIGKILL: `cargo run --release -p bedstone-tests --bin bank -- --generations 500`. With `child ...` it
+//! is the process that is killed.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;

@@ -134,10 +134,10 @@ fn is_simple(walk: &[Edge]) -> bool {
     nodes.windows(2).all(|pair| pair[0] != pair[1])
 }
 
-/// Whether no snapshots explain the edges. With a snapshot and a commit for each transaction, in this order, ww, wr and rt
-/// go from the commit of the one to the snapshot of the other, and rw goes from the snapshot to the commit: a cycle in
-/// that graph is a closed walk without two rw in a row, and the reverse. This is linear where the search for the shortest
-/// cycle is not.
+/// Whether no snapshots explain the edges. With a snapshot and a commit for each transaction, in this order, ww, wr
+/// and rt go from the commit of the one to the snapshot of the other, and rw goes from the snapshot to the commit: a
+/// cycle in that graph is a closed walk without two rw in a row, and the reverse. This is linear where the search for
+/// the shortest cycle is not.
 fn tangled(count: usize, edges: &[&Edge]) -> bool {
     let (snapshot, commit) = (|txn: usize| 2 * txn, |txn: usize| 2 * txn + 1);
     let own = (0..count).map(|txn| (snapshot(txn), commit(txn)));

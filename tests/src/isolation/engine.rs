@@ -1,5 +1,5 @@
-//! The engine as a store to be checked: on a simulated disk, in two tables, with values of all kinds of length, and with
-//! everything else that a transaction can do mixed in where it must not show.
+//! The engine as a store to be checked: on a simulated disk, in two tables, with values of all kinds of length, and
+//! with everything else that a transaction can do mixed in where it must not show.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,7 +11,8 @@ use bedstone_io::sim::{CutMode, SimDisk};
 
 use super::check::{Level, Options, Report};
 use super::history::{Element, History, Key};
-use super::run::{Ask, Begin, Plan, Stop, Store, Tx, interleaved, judge, threaded};
+use super::run::{Ask, Plan, interleaved, judge, threaded};
+use super::store::{Begin, Stop, Store, Tx};
 use crate::rng::{Rng, mix};
 use crate::setup::{Config, DIR, check_clean, smallest_pool};
 
@@ -139,6 +140,19 @@ impl Store for Engine {
         Ok(EngineTx { engine: self, kind, number, puts: 0 })
     }
 
+    fn append_at_once(&self, key: Key, element: Element) -> Result<Vec<Element>, Stop> {
+        let table = self.table(key)?;
+        let mut before = Err(Stop::Broken("an update without a look at the value".into()));
+        let outcome = table.update(encode_key(key), |value| {
+            before = value.map_or(Ok(Vec::new()), |value| decode(key, value));
+            let mut list = before.clone().unwrap_or_default();
+            list.push(element);
+            Some(encode(key, &list))
+        });
+        outcome.map_err(|error| self.stop("update", &error))?;
+        before
+    }
+
     fn idle(&self) -> Result<(), Stop> {
         let (db, _) = self.db()?;
         if self.background == Background::Manual {
@@ -188,7 +202,7 @@ impl Tx for EngineTx<'_> {
         let (_, tables) = engine.db()?;
         let (low, high) = (encode_key(keys.start), encode_key(keys.end));
         let mut found = BTreeMap::new();
-        let backwards = self.number % 3 == 0;
+        let backwards = self.number.is_multiple_of(3);
         for table in tables {
             let mut take = |entry: Result<bedstone::Entry<'_>, Error>| -> Result<(), Stop> {
                 let entry = entry.map_err(|error| engine.stop("range", &error))?;

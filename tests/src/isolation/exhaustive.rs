@@ -1,6 +1,6 @@
-//! The same verdicts by trying everything: for histories of a few transactions, looks for an order that gives exactly what
-//! was read, and in which whoever began after the end of another comes after it. Slow and simple, to compare the checker
-//! with. Knows no crashes.
+//! The same verdicts by trying everything: for histories of a few transactions, looks for an order that gives exactly
+//! what was read, and in which whoever began after the end of another comes after it. Slow and simple, to compare the
+//! checker with. Knows no crashes.
 
 use std::collections::BTreeMap;
 

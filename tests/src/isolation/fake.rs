@@ -1,16 +1,16 @@
 //! Stores in memory to try the checker on: right ones, and ones with a fault on purpose.
 //!
-//! All is under one mutex. Each key has its versions, each with the number of its commit; a transaction sees the commits
-//! up to the number at its beginning, and the first of two writers of a key to commit wins. A serializable one is
-//! refused if a key it read, or any key in a range it read, has changed since (backward validation: Kung and Robinson,
-//! "On Optimistic Methods for Concurrency Control", TODS 1981).
+//! All is under one mutex. Each key has its versions, each with the number of its commit; a transaction sees the
+//! commits up to the number at its beginning, and the first of two writers of a key to commit wins. A serializable one
+//! is refused if a key it read, or any key in a range it read, has changed since (backward validation: Kung and
+//! Robinson, "On Optimistic Methods for Concurrency Control", TODS 1981).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard};
 
 use super::history::{Element, Key};
-use super::run::{Begin, Stop, Store, Tx};
+use super::store::{Begin, Stop, Store, Tx};
 use crate::rng::Rng;
 
 /// What is wrong with a store.

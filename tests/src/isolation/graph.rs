@@ -133,8 +133,8 @@ pub fn time_edges(history: &History, among: impl Fn(usize) -> bool) -> Vec<Edge>
     edges
 }
 
-/// Strongly connected components (Tarjan: "Depth-first search and linear graph algorithms", SIAM J. Comput. 1972), without
-/// recursion: the component of each of `count` nodes.
+/// Strongly connected components (Tarjan: "Depth-first search and linear graph algorithms", SIAM J. Comput. 1972),
+/// without recursion: the component of each of `count` nodes.
 pub fn components(count: usize, edges: impl Iterator<Item = (usize, usize)>) -> Vec<usize> {
     const NONE: usize = usize::MAX;
     let mut next: Vec<Vec<usize>> = vec![Vec::new(); count];

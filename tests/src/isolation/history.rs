@@ -1,5 +1,5 @@
-//! What a run records, and its form as text: one line for each transaction, which a person can read and the checker can
-//! read again.
+//! What a run records, and its form as text: one line for each transaction, which a person can read and the checker
+//! can read again.
 //!
 //! ```text
 //! T3 client 1 phase 0 at 12..19 committed serializable: read 4 [1 2]; append 4 3; range 4..7 {4 [1 2 3], 6 [9]}

@@ -242,8 +242,8 @@ impl Lists {
         self.orders.get(&(key, phase)).map(|order| order.contains(&element))
     }
 
-    /// What is acknowledged stays, and a crash takes back whole transactions only, with all that read them. Returns the
-    /// transactions that a crash took back.
+    /// What is acknowledged stays, and a crash takes back whole transactions only, with all that read them. Returns
+    /// the transactions that a crash took back.
     fn judge_survival(&mut self, history: &History, readers_wait: bool) -> BTreeSet<usize> {
         let phases: BTreeSet<u32> = history.txns.iter().map(|txn| txn.phase).collect();
         let mut appends: Vec<Vec<(Key, Element)>> = vec![Vec::new(); history.txns.len()];

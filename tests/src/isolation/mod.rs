@@ -34,16 +34,16 @@
 //! | read of the lost | a survivor had read what a crash took back | forbidden | forbidden |
 //! | any cycle with rt | as above, of transactions one after the other: something old was read | forbidden | forbidden |
 //!
-//! G0 to G2 are Adya's. That snapshot isolation allows exactly the cycles with two rw in a row is the theorem of Fekete,
-//! Liarokapis, O'Neil, O'Neil, Shasha ("Making Snapshot Isolation Serializable", TODS 2005) and its converse by Cerone
-//! and Gotsman ("Analysing Snapshot Isolation", PODC 2016); the name G-nonadjacent is Jepsen's, the lost update is P4 of
-//! Berenson and others ("A Critique of ANSI SQL Isolation Levels", SIGMOD 1995). Snapshots are taken when a
-//! transaction begins and hold every commit that ended before, hence the cycles with rt are forbidden too ("strong"
-//! snapshot isolation, and strict serializability); [`check::Options::real_time`] leaves them out.
+//! G0 to G2 are Adya's. That snapshot isolation allows exactly the cycles with two rw in a row is the theorem of
+//! Fekete, Liarokapis, O'Neil, O'Neil, Shasha ("Making Snapshot Isolation Serializable", TODS 2005) and its converse
+//! by Cerone and Gotsman ("Analysing Snapshot Isolation", PODC 2016); the name G-nonadjacent is Jepsen's, the lost
+//! update is P4 of Berenson and others ("A Critique of ANSI SQL Isolation Levels", SIGMOD 1995). Snapshots are taken
+//! when a transaction begins and hold every commit that ended before, hence the cycles with rt are forbidden too
+//! ("strong" snapshot isolation, and strict serializability); [`check::Options::real_time`] leaves them out.
 //!
-//! Why no cycle without two rw in a row can be: let a transaction take its snapshot at S and commit at C. An edge ww, wr
-//! or rt from 1 to 2 says C1 < S2, an edge rw says S1 < C2. As S < C of the same transaction, ww-like edges and single rw
-//! between them chain to a contradiction in every closed walk. Only rw after rw breaks the chain.
+//! Why no cycle without two rw in a row can be: let a transaction take its snapshot at S and commit at C. An edge ww,
+//! wr or rt from 1 to 2 says C1 < S2, an edge rw says S1 < C2. As S < C of the same transaction, ww-like edges and
+//! single rw between them chain to a contradiction in every closed walk. Only rw after rw breaks the chain.
 //!
 //! Where transactions of both levels are mixed, the serializable ones are held to this (after the mixed serialization
 //! graph of Adya, section 5.5): no cycle whose rw edges all leave serializable transactions.
@@ -62,6 +62,7 @@ pub mod graph;
 pub mod history;
 pub mod lists;
 pub mod run;
+pub mod store;
 
 pub use check::{Anomaly, Finding, Level, Options, Report};
 pub use history::{End, History, Op, Txn};

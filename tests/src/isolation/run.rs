@@ -1,100 +1,17 @@
 //! Runs clients against a store and records what they did.
 //!
-//! [`interleaved`] runs all clients on one thread, one step of one of them at a time, as the seed says: the same seed gives
-//! the same history wherever the store itself is deterministic. [`threaded`] gives each client a thread; there the seed
-//! decides what each does, though not how they meet.
+//! [`interleaved`] runs all clients on one thread, one step of one of them at a time, as the seed says: the same seed
+//! gives the same history wherever the store itself is deterministic. [`threaded`] gives each client a thread; there
+//! the seed decides what each does, though not how they meet.
 
-use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use std::collections::BTreeMap;
-
 use super::check::{Options, Report, check};
-use super::history::{Element, End, History, Key, Op, Txn};
+use super::history::{End, History, Key, Op, Txn};
+use super::store::{Begin, Stop, Store, Tx};
 use crate::rng::Rng;
 use crate::seeds::panic_text;
-
-/// Why an operation was not done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stop {
-    /// The transaction was refused for a conflict, and is over.
-    Refused,
-    /// The store is down. A commit that says so may have happened.
-    Down,
-    /// Something that must not be.
-    Broken(String),
-}
-
-/// A store under test.
-pub trait Store: Sync {
-    /// Its transactions.
-    type Tx<'a>: Tx
-    where
-        Self: 'a;
-
-    /// Begins a transaction.
-    ///
-    /// # Errors
-    /// [`Stop`].
-    fn begin(&self, kind: Begin) -> Result<Self::Tx<'_>, Stop>;
-
-    /// Does work that is due besides transactions, if there is any. Called now and then.
-    ///
-    /// # Errors
-    /// [`Stop`]; never [`Stop::Refused`].
-    fn idle(&self) -> Result<(), Stop> {
-        Ok(())
-    }
-
-    /// Lets the power fail after so many more operations of the medium; 0 is at once. `seed` decides what survives of
-    /// what was not durable.
-    fn crash(&self, after: u64, seed: u64);
-
-    /// Opens the store anew after a crash.
-    ///
-    /// # Errors
-    /// Why that cannot be.
-    fn reopen(&mut self) -> Result<(), String>;
-}
-
-/// What a transaction will be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Begin {
-    /// It asks to be serializable.
-    pub serializable: bool,
-    /// It will not write.
-    pub reads_only: bool,
-}
-
-/// A transaction of it.
-pub trait Tx {
-    /// The list of a key; empty if absent.
-    ///
-    /// # Errors
-    /// [`Stop`].
-    fn get(&mut self, key: Key) -> Result<Vec<Element>, Stop>;
-    /// The keys that are there, with their lists.
-    ///
-    /// # Errors
-    /// [`Stop`].
-    fn range(&mut self, keys: Range<Key>) -> Result<BTreeMap<Key, Vec<Element>>, Stop>;
-    /// Replaces the list of a key.
-    ///
-    /// # Errors
-    /// [`Stop`].
-    fn put(&mut self, key: Key, list: &[Element]) -> Result<(), Stop>;
-    /// Ends it well, and durably.
-    ///
-    /// # Errors
-    /// [`Stop`].
-    fn commit(self) -> Result<(), Stop>;
-    /// Gives it up.
-    ///
-    /// # Errors
-    /// [`Stop`].
-    fn rollback(self) -> Result<(), Stop>;
-}
 
 /// Who asks to be serializable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,6 +170,23 @@ impl Client {
             ops: Vec::new(),
         };
         self.left = self.left.saturating_sub(1);
+        let base = begun / shared.plan.stride;
+        if rng.chance(1, 8) {
+            let key = base + rng.below(shared.plan.width);
+            let element = self.appended * (shared.plan.clients + 1) + self.number + 1;
+            self.appended += 1;
+            let append = Op::Append { key, element };
+            let (end, down, ops) = match store.append_at_once(key, element) {
+                Ok(list) => (End::Committed, false, vec![Op::Read { key, list }, append]),
+                Err(stop) => {
+                    let (down, end) = stop_of(stop)?;
+                    (end, down, vec![append])
+                }
+            };
+            self.down = down;
+            self.done.push(Txn { ended: shared.tick(), end, ops, ..record });
+            return Ok(());
+        }
         let reads_only = rng.chance(1, 4);
         match store.begin(Begin { serializable, reads_only }) {
             Ok(begun_tx) => *tx = Some(begun_tx),
@@ -264,7 +198,7 @@ impl Client {
         self.open = Some(Open {
             record,
             ops_left: rng.between(1, shared.plan.ops),
-            base: begun / shared.plan.stride,
+            base,
             reads_only,
             gives_up: rng.chance(1, 12),
         });
@@ -507,7 +441,8 @@ impl Counts {
     }
 }
 
-/// Judges a history. What is wrong is written to a file below the system's temporary directory, with the history, so that
+/// Judges a history. What is wrong is written to a file below the system's temporary directory, with the history, so
+/// that
 /// `isolation --check FILE` can judge it again.
 ///
 /// # Errors
