@@ -23,6 +23,16 @@ pub fn load<E: Engine>(engine: &E, data: &DataSet, entries: u64) -> Result<()> {
     Ok(())
 }
 
+/// As [`load`], in the order of the keys: where the data is larger than memory, and only reading it is measured.
+pub fn load_in_order<E: Engine>(engine: &E, data: &DataSet, entries: u64) -> Result<()> {
+    let mut order: Vec<(Key, u64)> = (0..entries).map(|index| (data.key(index), index)).collect();
+    order.sort_unstable();
+    for chunk in order.chunks(LOAD_BATCH as usize) {
+        engine.put_batch(&data.batch(chunk.iter().map(|&(_, index)| index)))?;
+    }
+    Ok(())
+}
+
 /// Runs a workload that only reads.
 pub fn reads<E: Engine>(engine: &E, plan: &Plan) -> Result<Sample> {
     let none = Vec::new();

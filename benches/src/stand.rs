@@ -93,7 +93,11 @@ impl<E: Engine> Contender for Stand<E> {
         }
         let dir = self.store_dir();
         let engine = self.open(&dir)?;
-        measure::load(&engine, &DataSet::new(sizes.seed, KeyOrder::Random, sizes.value_len), sizes.entries)?;
+        let data = DataSet::new(sizes.seed, KeyOrder::Random, sizes.value_len);
+        match store {
+            Store::ReopenedEachRound => measure::load_in_order(&engine, &data, sizes.entries)?,
+            _ => measure::load(&engine, &data, sizes.entries)?,
+        }
         engine.settle()?;
         self.disk_bytes = Some(E::disk_bytes(&dir)?);
         if store == Store::ReopenedEachRound {

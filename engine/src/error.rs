@@ -221,6 +221,34 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// A typed table was opened with other types than those it has.
+    #[error(
+        "table {table:?} has the types {stored}, not {asked}; open it with those, or see Database::forget_table_types"
+    )]
+    TypeMismatch {
+        /// Its name.
+        table: String,
+        /// The types of its keys and values, as stored.
+        stored: String,
+        /// Those it was opened with.
+        asked: String,
+    },
+    /// A value of a typed table cannot be stored; nothing was written.
+    #[error("table {table:?}: {what}; nothing was written")]
+    Encode {
+        /// The table.
+        table: String,
+        /// Which value, and why.
+        what: String,
+    },
+    /// Bytes of a typed table are no key or value of its types.
+    #[error("table {table:?}: {what}; it was written past the typed table, or a type has changed")]
+    Decode {
+        /// The table.
+        table: String,
+        /// Which key or value, and what is wrong with it.
+        what: String,
+    },
     /// An option has a value it cannot have.
     #[error("option {option}: {detail}")]
     BadOption {
@@ -251,7 +279,7 @@ pub enum Error {
 }
 
 /// A key as a message shows it.
-fn shown(key: Option<&[u8]>) -> String {
+pub(crate) fn shown(key: Option<&[u8]>) -> String {
     match key {
         None => "keys".to_owned(),
         Some(key) if key.len() <= 64 => format!("key \"{}\"", key.escape_ascii()),

@@ -21,7 +21,8 @@
 //! # }
 //! ```
 //!
-//! Keys and values are byte strings; keys are ordered as bytes. [`Database::limits`] names every limit.
+//! Keys and values are byte strings; keys are ordered as bytes. [`Database::limits`] names every limit. The features
+//! `typed` and `serde` add tables whose keys and values have types: the module `typed`.
 
 #![forbid(unsafe_code)]
 
@@ -47,6 +48,8 @@ mod table;
 mod tests;
 mod transaction;
 mod txn;
+#[cfg(feature = "typed")]
+pub mod typed;
 mod update;
 mod value;
 

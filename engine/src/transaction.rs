@@ -396,6 +396,8 @@ impl Transaction {
         if self.writes.is_empty() {
             return Ok(None);
         }
+        // By the clock: nobody may have given it up yet.
+        self.hold.not_expired()?;
         shared.commit_writes(&self.writes, &self.tables, &validation).map(Some)
     }
 

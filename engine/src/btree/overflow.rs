@@ -192,6 +192,26 @@ impl<'p> PreparedOverflow<'p> {
         source: &mut dyn Read,
         pass: Option<&BuildPass<'p>>,
     ) -> std::result::Result<Self, SourceError> {
+        let mut reserve = pool.reserve(0)?;
+        Self::build_from(pool, table, len, source, pass, &mut reserve)
+    }
+
+    /// As [`PreparedOverflow::build`], with frames and room in the file from a reserve: for a commit that is in the
+    /// log already.
+    ///
+    /// # Errors
+    /// As [`PreparedOverflow::build`].
+    ///
+    /// # Panics
+    /// As [`PreparedOverflow::build`].
+    pub(crate) fn build_from(
+        pool: &'p Pool,
+        table: u32,
+        len: u64,
+        source: &mut dyn Read,
+        pass: Option<&BuildPass<'p>>,
+        reserve: &mut Reserve<'p>,
+    ) -> std::result::Result<Self, SourceError> {
         let shape =
             overflow_shape(pool.page_size(), len).expect("the length of a value is checked by the caller");
         let total = pages_of(&shape);
@@ -201,9 +221,8 @@ impl<'p> PreparedOverflow<'p> {
         let reference = OverflowRef { len, index: PageId::NONE, crc: 0 };
         let mut value =
             Self { pool, reference, unpublished: Vec::new(), published: Vec::new(), _pass: pass.cloned() };
-        let mut reserve = pool.reserve(total.min(keep))?;
-        let mut builder =
-            Builder { value: &mut value, reserve: &mut reserve, table, keep, publish, left: total };
+        reserve.refill(total.min(keep))?;
+        let mut builder = Builder { value: &mut value, reserve, table, keep, publish, left: total };
         let ids = builder.data_pages(&shape, source)?;
         builder.index_pages(&shape, ids)?;
         Ok(value)

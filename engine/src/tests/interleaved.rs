@@ -101,7 +101,6 @@ struct Run {
     rng: Rng,
     disk: Arc<SimDisk>,
     options: Box<dyn Fn(&Arc<SimDisk>) -> Builder>,
-    small_memory: bool,
     db: Database,
     tables: Vec<Table>,
     now: State,
@@ -153,7 +152,6 @@ impl Run {
             rng,
             disk,
             options,
-            small_memory,
             db,
             tables: Vec::new(),
             now: State::new(),
@@ -634,7 +632,7 @@ impl Run {
         for name in &tx.touched {
             let mut keys = tx.writes.keys().filter(|place| place.0 == *name);
             let first = keys.next().map(|place| place.1.clone());
-            if (self.small_memory || keys.count() > 1000)
+            if keys.count() > 1000
                 && let Some(first) = self.is_behind(name, first)
             {
                 set_marks.push((self.seq + 1, name.clone(), first));
@@ -653,7 +651,17 @@ impl Run {
             }
             Err(Error::Conflict { table, key }) => {
                 met_conflict = true;
-                assert!(may_conflict && !empty, "{context}: a conflict that is none ({table}, {key:?})");
+                if !may_conflict {
+                    let place = (table.clone(), key.clone().unwrap_or_default());
+                    panic!(
+                        "{context}: a conflict that is none: {place:?}, last changed by {:?}; written: {}, read: {}, marks: {:?}",
+                        self.changed.get(&place),
+                        tx.writes.contains_key(&place),
+                        is_read(&place),
+                        self.marks
+                    );
+                }
+                assert!(!empty, "{context}");
                 if let Some(key) = key {
                     let place = (table.clone(), key.clone());
                     let mine = tx.writes.contains_key(&place) || is_read(&place);

@@ -12,6 +12,7 @@ mod temp_tree;
 mod ticket;
 mod transactions;
 mod txn_holes;
+mod versions;
 mod write_set;
 
 use std::path::Path;

@@ -21,6 +21,9 @@ use crate::txn::versions::{ELIDES_MAX, InFlight};
 /// Writes handed to the tree at once; bounds the memory that applying a batch takes.
 pub(crate) const CHUNK: usize = 16 << 10;
 
+/// So many leaves are not worth a look at how many pages there are.
+const FEW_LEAVES: u64 = 1000;
+
 impl Shared {
     /// Commits a batch.
     pub(crate) fn write_batch(&self, mut batch: WriteBatch, durability: Durability) -> Result<CommitInfo> {
@@ -220,7 +223,12 @@ impl Shared {
         }
         // A split leaves two leaves at least a third full, but for ascending keys, which leave full ones.
         let added = payload / (self.pool.page_size() as u64 / 3) + 1;
-        reserve.hold_space(leaves as u64 + added + OPERATION_PAGES as u64).map_err(|e| self.pool_error(e))
+        let mut leaves = leaves as u64;
+        if leaves > FEW_LEAVES {
+            // Those beyond what was brought in are only known not to be more than the keys.
+            leaves = leaves.min(self.pool.stats().live_pages);
+        }
+        reserve.hold_space(leaves + added + OPERATION_PAGES as u64).map_err(|e| self.pool_error(e))
     }
 
     /// Makes the writes of a batch whose record is in the log. From here on nothing may fail.

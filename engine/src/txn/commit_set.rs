@@ -27,7 +27,7 @@ use crate::txn::record::{COMMIT, WriteHeader};
 use crate::txn::slots::ApplySlot;
 use crate::txn::stripes::{StripeSet, StripesHeld};
 use crate::txn::validation::Validation;
-use crate::txn::versions::InFlight;
+use crate::txn::versions::{ELIDES_MAX, InFlight};
 use crate::txn::write_set::{Side, WriteSet};
 
 /// Bytes of keys and values that are applied at once.
@@ -191,12 +191,9 @@ impl Shared {
         slot: &ApplySlot<'_>,
     ) -> Result<Option<(&'t Table, bool)>> {
         for table in tables {
-            let first = {
-                let mut scan = writes.scan(self, table.id(), Bound::Unbounded, Bound::Unbounded);
-                scan.next()?.map(|(key, _)| key.to_vec())
-            };
-            let Some(first) = first else { continue };
-            if self.mark_new(table.state(), flight, &first)? {
+            if let Some(first) = self.first_of_many(writes, table)?
+                && self.mark_new(table.state(), flight, &first)?
+            {
                 continue;
             }
             let mut not_ready = None;
@@ -214,6 +211,19 @@ impl Shared {
             }
         }
         Ok(None)
+    }
+
+    /// The first key of the writes of a table, if they are so many that a mark is better than as many old values: to
+    /// other transactions it is a change of every key behind it.
+    fn first_of_many(&self, writes: &WriteSet, table: &Table) -> Result<Option<Vec<u8>>> {
+        let mut scan = writes.scan(self, table.id(), Bound::Unbounded, Bound::Unbounded);
+        let first = scan.next()?.map(|(key, _)| key.to_vec());
+        for _ in 0..ELIDES_MAX {
+            if scan.next()?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(first)
     }
 
     /// Walks through the writes of one table, some at a time.
@@ -262,12 +272,14 @@ impl Shared {
                         }
                         Some(value) => {
                             let (mut source, len) = (&value[..], value.len() as u64);
-                            let mut built =
-                                PreparedOverflow::build(&self.pool, table.id(), len, &mut source, pass)
-                                    .map_err(|e| match e {
-                                        SourceError::Pool(e) => Error::from(e),
-                                        other => Error::Internal(other.to_string()),
-                                    })?;
+                            // From the room set aside: there may be no other.
+                            let (pool, id) = (&self.pool, table.id());
+                            let built =
+                                PreparedOverflow::build_from(pool, id, len, &mut source, pass, reserve);
+                            let mut built = built.map_err(|e| match e {
+                                SourceError::Pool(e) => Error::from(e),
+                                other => Error::Internal(other.to_string()),
+                            })?;
                             built.publish_early();
                             Write::Put(NewValue::Overflow(built))
                         }

@@ -177,6 +177,36 @@ pub(crate) struct InFlight<'v> {
 pub(crate) struct Broken;
 
 impl State {
+    /// Notes a snapshot, so that the commits that begin from now on keep history. Gives the csn of the first of them.
+    fn announce(&mut self, label: Label, held: Held) -> (Arc<Live>, u64) {
+        let id = self.next_id;
+        self.next_id += 1;
+        let (stamps, expired) = (Mutex::new(vec![held]), AtomicBool::new(false));
+        let live = Arc::new(Live { id, label, stamps, expired });
+        self.live.insert(id, (live.clone(), None));
+        (live, self.next)
+    }
+
+    /// A commit that began before a snapshot was announced leaves history out.
+    fn must_wait(&self, announced: u64) -> bool {
+        self.in_flight.iter().any(|flight| !flight.keeps && flight.csn < announced)
+    }
+
+    /// Takes an announced snapshot.
+    fn take(&mut self, live: &Arc<Live>, tail: u64) -> Arc<View> {
+        let mut low_lsn = tail;
+        let mut excluded = Vec::with_capacity(self.in_flight.len());
+        for flight in &self.in_flight {
+            excluded.push(flight.csn);
+            low_lsn = low_lsn.min(flight.floor);
+            live.stamps.lock().extend(flight.held.iter().cloned());
+        }
+        let (high, void) = (self.next, Box::default());
+        let view = Arc::new(View { high, excluded: excluded.into(), void, low_lsn });
+        self.live.insert(live.id, (live.clone(), Some(view.clone())));
+        view
+    }
+
     fn horizon(&self) -> u64 {
         let mut horizon = self.in_flight.first().map_or(self.next, |flight| flight.csn);
         // One that has not been taken yet will see all that is over by now, and not be taken before the rest is over
@@ -236,29 +266,35 @@ impl Versions {
         tail: impl FnOnce() -> u64,
     ) -> Result<(Arc<Live>, Arc<View>), Broken> {
         let mut state = self.state.lock();
-        let id = state.next_id;
-        state.next_id += 1;
-        let stamps = Mutex::new(vec![hold()]);
-        let live = Arc::new(Live { id, label, stamps, expired: AtomicBool::new(false) });
-        state.live.insert(id, (live.clone(), None));
-        let announced = state.next;
-        while !state.broken && state.in_flight.iter().any(|flight| !flight.keeps && flight.csn < announced) {
+        let (live, announced) = state.announce(label, hold());
+        while !state.broken && state.must_wait(announced) {
             self.ended.wait(&mut state);
         }
         if state.broken {
-            state.live.remove(&id);
+            state.live.remove(&live.id);
             return Err(Broken);
         }
-        let mut low_lsn = tail();
-        let mut excluded = Vec::with_capacity(state.in_flight.len());
-        for flight in &state.in_flight {
-            excluded.push(flight.csn);
-            low_lsn = low_lsn.min(flight.floor);
-            live.stamps.lock().extend(flight.held.iter().cloned());
-        }
-        let view = Arc::new(View { high: state.next, excluded: excluded.into(), void: Box::default(), low_lsn });
-        state.live.insert(id, (live.clone(), Some(view.clone())));
+        let view = state.take(&live, tail());
         Ok((live, view))
+    }
+
+    /// The first half of [`Versions::begin_snapshot`], up to the wait.
+    #[cfg(test)]
+    pub(crate) fn announce(&self, held: Held) -> (Arc<Live>, u64) {
+        self.state.lock().announce(Label::default(), held)
+    }
+
+    /// The second half; `None` if it had to wait, and is not `heedless` of that.
+    #[cfg(test)]
+    pub(crate) fn try_take(
+        &self,
+        live: &Arc<Live>,
+        announced: u64,
+        tail: u64,
+        heedless: bool,
+    ) -> Option<Arc<View>> {
+        let mut state = self.state.lock();
+        (heedless || !state.must_wait(announced)).then(|| state.take(live, tail))
     }
 
     /// A snapshot is no longer used. `true` if the horizon may have moved.

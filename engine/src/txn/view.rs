@@ -110,9 +110,7 @@ impl Hold {
         let resolved = match table.state().history.is_empty() {
             true => Ok(()),
             false => keys.iter().zip(&mut values).try_for_each(|(key, value)| {
-                if let Answer::Was(old) =
-                    self.shared().history_of(table.state(), &self.view, key.as_ref())?
-                {
+                if let Answer::Was(old) = self.shared().history_of(table.state(), &self.view, key.as_ref())? {
                     *value = self.old_value(table, old)?;
                 }
                 Ok(())

@@ -266,6 +266,15 @@ impl Run {
             (false, None) => Some(b"not there".to_vec()),
         };
         let done = table.compare_and_swap(key, expected.as_deref(), value.map(|value| &value[..]));
+        if right && is.is_none() && value.is_none() {
+            // Nothing to write, so nothing is made durable.
+            return match self.read("compare_and_swap", done)? {
+                true => Ok(()),
+                false => {
+                    broken(format!("compare_and_swap of {}, which is absent, says it is not", show(key)))
+                }
+            };
+        }
         let change = super::transact::change(&table.name(), key, value);
         if !right {
             return match self.read("compare_and_swap", done)? {

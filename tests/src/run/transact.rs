@@ -34,7 +34,7 @@ struct Expected {
     savepoints: Vec<(Savepoint, Vec<Map>, Writes)>,
     /// Keys and ranges that were read.
     keys: BTreeSet<(usize, Vec<u8>)>,
-    ranges: Vec<(usize, Bound<Vec<u8>>, Bound<Vec<u8>>)>,
+    ranges: Vec<(usize, [Bound<Vec<u8>>; 2])>,
     /// Keys that others have written meanwhile, by name of the table.
     touched: BTreeSet<(String, Vec<u8>)>,
 }
@@ -66,11 +66,11 @@ impl Expected {
     fn looked(&mut self, table: usize, look: &Look) {
         match look {
             Look::Gets(keys) | Look::MultiGet(keys) => keys.iter().for_each(|key| self.read_key(table, key)),
-            Look::Range(low, high, _) => self.ranges.push((table, low.clone(), high.clone())),
+            Look::Range(low, high, _) => self.ranges.push((table, [low.clone(), high.clone()])),
             Look::Prefix(prefix, _) => {
-                self.ranges.push((table, Bound::Included(prefix.clone()), view::end_of_prefix(prefix)));
+                self.ranges.push((table, [Bound::Included(prefix.clone()), view::end_of_prefix(prefix)]));
             }
-            Look::Ends => self.ranges.push((table, Bound::Unbounded, Bound::Unbounded)),
+            Look::Ends => self.ranges.push((table, [Bound::Unbounded, Bound::Unbounded])),
         }
     }
 
@@ -81,7 +81,7 @@ impl Expected {
             self.writes.contains_key(&place)
                 || serializable
                     && (self.keys.contains(&place)
-                        || self.ranges.iter().any(|(of, low, high)| {
+                        || self.ranges.iter().any(|(of, [low, high])| {
                             let one = Map::from([(key.clone(), Bytes::from(&b""[..]))]);
                             *of == table && view::between(&one, low, high).next().is_some()
                         }))
@@ -150,7 +150,7 @@ impl Run {
                 if count != gone.len() as u64 {
                     return broken(format!("delete_range removed {count} keys instead of {}", gone.len()));
                 }
-                expected.ranges.push((*table, low.clone(), high.clone()));
+                expected.ranges.push((*table, [low.clone(), high.clone()]));
                 gone.into_iter().for_each(|key| expected.write(*table, key, None));
             }
             Do::Look(table, look) => {
@@ -202,8 +202,14 @@ impl Run {
     fn finish(&mut self, tx: Transaction, expected: &Expected, plan: &Tx) -> Step {
         let verdict = expected.verdict(self.oracle.now(), plan.serializable);
         let (durability, done) = match plan.end {
-            End::RollBack => return Ok(tx.rollback()),
-            End::Drop => return Ok(drop(tx)),
+            End::RollBack => {
+                tx.rollback();
+                return Ok(());
+            }
+            End::Drop => {
+                drop(tx);
+                return Ok(());
+            }
             End::Commit(durability) => (durability, tx.commit_with(durability)),
             End::Ticket => (Durability::Relaxed, self.by_ticket(tx)?),
         };

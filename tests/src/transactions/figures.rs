@@ -105,10 +105,11 @@ fn measure(
 ) -> Result<[f64; 2]> {
     let (commits, again) = (AtomicU64::new(0), AtomicU64::new(0));
     let began = Instant::now();
-    let work = |thread: u64| -> Result<()> {
+    let work = &|thread: u64| -> Result<()> {
         let mut rng = Rng::of(&[plan.seed, salt, thread]);
-        let mut done = 0;
-        while began.elapsed() < plan.time {
+        let mut done = 0_u64;
+        // One at least: the others may have taken all the time.
+        while done == 0 || began.elapsed() < plan.time {
             match kind {
                 Kind::Put => {
                     let key = rng.below(plan.keys).to_be_bytes();
@@ -130,7 +131,7 @@ fn measure(
         Ok(())
     };
     std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || (&work)(thread))).collect();
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
         running.into_iter().try_for_each(|thread| thread.join().expect("a writer thread"))
     })?;
     let commits = commits.into_inner() as f64;

@@ -7,7 +7,15 @@ fn the_demonstration_holds_what_it_claims() {
     let store = Store::new();
     let path = store.db().to_str().unwrap();
     let text = run(["demo", path]).exits(0).text();
-    for words in ["28,298 of 28,298", "died of SIGKILL", "every one of the", "What was shown", "checksum"] {
+    for words in [
+        "28,298 of 28,298",
+        "died of SIGKILL",
+        "every one of the",
+        "What was shown",
+        "checksum",
+        "through the snapshot",
+        "10 + 5 + 5 + 1 = 21",
+    ] {
         assert!(text.contains(words), "{words:?} is not in: {text}");
     }
     assert!(!text.contains("FAILED"), "{text}");

@@ -58,6 +58,9 @@ use crate::txn::versions::{InFlight, MUCH, View};
 
 /// Keys whose old values are put aside in one go.
 const CHUNK: usize = 256;
+/// Lists with pages of their own that are built before they are put into the tree: each takes a sixteenth of the pool
+/// at most.
+const LONG_LISTS: usize = 3;
 
 /// The history of a table.
 #[derive(Debug, Default)]
@@ -288,7 +291,7 @@ impl Shared {
         let tree = generation.temp.tree();
         let mut lists = self.lists(tree, keys)?;
         let live = self.versions.live_views();
-        let mut added = 0;
+        let mut added = 0i64;
         for ((key, list), old) in keys.iter().zip(&mut lists).zip(olds) {
             let before = list.len();
             if let Some(live) = &live
@@ -298,13 +301,14 @@ impl Shared {
             }
             let first = list.is_empty();
             record::push(list, csn, old);
-            added += (key.len() + list.len()).saturating_sub(before);
+            added += (key.len() + list.len()) as i64 - if before > 0 { key.len() + before } else { 0 } as i64;
             // One version is never too long for the pages that may be set aside while stripes are held.
             if !first && self.gate.needs_pass(self.pool.page_size(), list.len() as u64) {
                 return Ok(Kept::NotReady { next: true });
             }
         }
         let mut ops = Vec::with_capacity(keys.len());
+        let mut long = 0;
         for (key, list) in keys.iter().zip(&lists) {
             let value = if key.len() + list.len() <= self.limits.max_inline_bytes {
                 NewValue::Inline(list)
@@ -316,11 +320,19 @@ impl Shared {
                     Err(e) => return Err(Error::Internal(e.to_string())),
                 }
             };
+            long += usize::from(matches!(value, NewValue::Overflow(_)));
             ops.push(Op { key, write: Write::Put(value), lsn: 0 });
+            if long == LONG_LISTS {
+                // Their pages hold frames until they are in the tree.
+                generation.temp.apply_owning(self, &mut ops, slot, true)?;
+                ops.clear();
+                long = 0;
+            }
         }
         // The commit's own room is what tells whether there is enough for it; one that deletes must not be stopped by
         // what it has to put aside.
         generation.temp.apply_owning(self, &mut ops, slot, true)?;
+        // Less than nothing if more was left out than added: the sums wrap, and come out right.
         generation.bytes.fetch_add(added as u64, Ordering::Relaxed);
         self.versions.held_bytes.fetch_add(added as u64, Ordering::Relaxed);
         Ok(Kept::Yes)

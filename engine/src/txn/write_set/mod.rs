@@ -164,7 +164,7 @@ impl WriteSet {
     /// writes may have to be moved out of memory first.
     ///
     /// # Errors
-    /// Where memory has run out: those of [`Shared::create_temp`] and [`TempTree::apply_owning`], and
+    /// [`Error::PoolExhausted`] if the writes of very many savepoints do not fit into memory. Where memory has run out: those of [`Shared::create_temp`] and [`TempTree::apply_owning`], and
     /// [`Error::InsideReader`] if the write is made by a reader that a long value is built from. The set is as it
     /// was before.
     #[inline]
@@ -199,7 +199,11 @@ impl WriteSet {
         key: &[u8],
         value: Option<&[u8]>,
     ) -> Result<()> {
+        let room = self.check_layers(shared);
         let layer = self.writable_layer();
+        if layer.trees.is_empty() {
+            room?;
+        }
         let tagged: Vec<u8>;
         let moving = match value {
             Some(value) if is_long(shared, key, value.len() + 1) => Moving::Long(key, value),
@@ -219,13 +223,28 @@ impl WriteSet {
         Ok(())
     }
 
+    /// One more layer may move out: a walk through the writes pins a page of every tree in each direction, and these
+    /// must be few beside the pool.
+    fn check_layers(&self, shared: &Shared) -> Result<()> {
+        let (frames, moved) =
+            (shared.pool_frames, self.newest_first().filter(|l| !l.trees.is_empty()).count());
+        if moved >= frames / 4 {
+            return Err(Error::PoolExhausted { frames, pinned: moved });
+        }
+        Ok(())
+    }
+
     /// Moves the largest layers out until the others take no more than so many bytes.
     #[cold]
     fn move_out(&mut self, shared: &Shared, most: usize) -> Result<()> {
         while self.held > most {
+            let room = self.check_layers(shared);
             let held = |layer: &Layer| layer.memory.held();
             let largest = self.above.iter_mut().chain([&mut self.base]).max_by_key(|layer| held(layer));
             let Some(largest) = largest.filter(|layer| held(layer) > 0) else { break };
+            if largest.trees.is_empty() {
+                room?;
+            }
             let given_back = held(largest);
             largest.move_out(shared)?;
             self.held -= given_back;

@@ -1,6 +1,7 @@
 //! `bedstone demo`: shows on real data what the engine does, and checks every claim it makes.
 
 mod crash;
+mod moments;
 mod page;
 mod place;
 mod reads;
@@ -31,7 +32,8 @@ const POOL_MIB: usize = 4;
 
 /// Show what Bedstone does, on 28,298 airports
 ///
-/// Makes a database, loads the airports, reads some of them, starts a process that commits writes and reports each one
+/// Makes a database, loads the airports, reads some of them, reads all of them through a snapshot while they are changed,
+/// runs a transaction again that met a conflict, starts a process that commits writes and reports each one
 /// acknowledged, kills it with SIGKILL, opens the database again and looks for every acknowledged write; prints how I/O
 /// is done and what the operating system caches of the files, prints a page, and checks the whole database. Takes some
 /// seconds. Exits with 1 if anything was not as it should be.
@@ -64,6 +66,7 @@ impl Demo {
         ))?;
         let first_use = load(&db, &records, &mut report)
             .and_then(|()| reads::show(&db, &records, &mut report))
+            .and_then(|()| moments::show(&db, &records, &mut report))
             .and_then(|()| caches(&db, &io, &mut report));
         store::close(db, first_use)?;
 
@@ -181,7 +184,8 @@ fn conclude(place: &Place, io: &IoReport, watch: &Progress, mut report: Report) 
     report.title("What was shown")?;
     if report.failed().is_empty() {
         report.line("The database took real data that is larger than its memory and gave every byte of it back, by key,")?;
-        report.line("by prefix and in reverse order. A process was killed in the middle of its commits: everything that it")?;
+        report.line("by prefix and in reverse order. A snapshot saw one moment of it to the end while everything was changed,")?;
+        report.line("and no update was lost to another one. A process was killed in the middle of its commits: everything that it")?;
         report.line("had been told is safe was there afterwards, and no commit was there in part.")?;
         if place::past_cache(io) {
             report.line("Data went past the page cache, the log through it: nothing is cached twice.")?;
