@@ -120,7 +120,8 @@ impl Table {
     /// Tells whether it was. One commit, durable as the database's default says; nothing is written if it was not.
     ///
     /// # Errors
-    /// As [`Table::put`].
+    /// As [`Table::put`]; with a value too long for a leaf ([`crate::Limits::max_inline_bytes`]) it is a transaction and
+    /// may give what [`Database::update`] gives.
     pub fn compare_and_swap(
         &self,
         key: impl AsRef<[u8]>,
@@ -134,7 +135,7 @@ impl Table {
     /// may be called more than once, when others change the key meanwhile, and with no lock held.
     ///
     /// # Errors
-    /// As [`Table::put`].
+    /// As [`Table::compare_and_swap`].
     pub fn update(
         &self,
         key: impl AsRef<[u8]>,

@@ -17,6 +17,9 @@ type State = BTreeMap<String, Rc<Map>>;
 type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 /// A key of a table.
 type Place = (String, Vec<u8>);
+/// What a transaction has written.
+type Writes = BTreeMap<Place, Option<Vec<u8>>>;
+type Options = Box<dyn Fn(&Arc<SimDisk>) -> Builder>;
 
 /// A generator for tests (SplitMix64).
 struct Rng(u64);
@@ -48,10 +51,10 @@ struct Tx {
     /// Commits made before it began.
     start: u64,
     base: State,
-    writes: BTreeMap<Place, Option<Vec<u8>>>,
+    writes: Writes,
     /// Tables written to, whatever was rolled back since.
     touched: BTreeSet<String>,
-    savepoints: Vec<(Savepoint, BTreeMap<Place, Option<Vec<u8>>>)>,
+    savepoints: Vec<(Savepoint, Writes)>,
     serializable: bool,
     keys: BTreeSet<Place>,
     ranges: Vec<(String, Bounds)>,
@@ -100,7 +103,7 @@ struct Snap {
 struct Run {
     rng: Rng,
     disk: Arc<SimDisk>,
-    options: Box<dyn Fn(&Arc<SimDisk>) -> Builder>,
+    options: Options,
     db: Database,
     tables: Vec<Table>,
     now: State,
@@ -736,7 +739,9 @@ impl Run {
 
     /// Opens again after a power cut: what is found is what some prefix of the commits has left.
     fn recover(&mut self) {
-        (self.txs.clear(), self.snaps.clear(), self.tables.clear());
+        self.txs.clear();
+        self.snaps.clear();
+        self.tables.clear();
         // The handle that is closed belongs to the dead machine.
         let disk = self.disk.reopen();
         let db = (self.options)(&disk).open(DIR).unwrap();
@@ -751,7 +756,9 @@ impl Run {
         }
         let survivors = &self.survivors;
         assert!(survivors.contains(&found), "{}: none of {} states", self.context, survivors.len());
-        (self.changed.clear(), self.marks.clear(), self.dropped.clear());
+        self.changed.clear();
+        self.marks.clear();
+        self.dropped.clear();
         self.survivors = vec![found.clone()];
         self.now = found;
     }
@@ -773,7 +780,8 @@ fn run(seed: u64) -> (u64, u64) {
     let half = run.txs.len() / 2;
     run.txs.truncate(half);
     assert_clean(&run.db);
-    (run.txs.clear(), run.snaps.clear());
+    run.txs.clear();
+    run.snaps.clear();
     let _ = run.compare_all();
     run.db.step().unwrap();
     assert_clean(&run.db);

@@ -25,8 +25,9 @@ use crate::txn::history::{Answer, HistoryScan, Way};
 use crate::txn::stripes::StripeSet;
 use crate::txn::versions::{Live, View};
 
-/// Keys read that are remembered one by one; beyond that, whole tables are.
+/// Keys and ranges read that are remembered one by one; beyond that, whole tables are.
 const KEYS_MAX: usize = 1 << 16;
+const RANGES_MAX: usize = 4096;
 
 /// What a serializable transaction has read.
 #[derive(Debug, Default)]
@@ -36,6 +37,8 @@ pub(crate) struct ReadSet {
     keys: HashSet<(u32, Box<[u8]>)>,
     ranges: Vec<ReadRange>,
     tables: Vec<Table>,
+    /// Tables of which everything counts as read.
+    whole: HashSet<u32>,
 }
 
 #[derive(Debug)]
@@ -48,42 +51,49 @@ struct ReadRange {
 impl ReadSet {
     /// A key was looked up.
     pub(crate) fn key(&mut self, table: &Table, key: &[u8]) {
-        if self.keys.len() >= KEYS_MAX {
-            self.keys.clear();
-            for table in self.tables.clone() {
-                self.range(&table, Bound::Unbounded, Bound::Unbounded);
-            }
-        }
-        if self.ranges.iter().any(|range| range.is_all_of(table.id())) {
+        if self.whole.contains(&table.id()) {
             return;
         }
         if self.keys.insert((table.id(), key.into())) {
             self.stripes.add(table.id(), key);
             self.know(table);
+            if self.keys.len() > KEYS_MAX {
+                self.coarsen();
+            }
         }
     }
 
     /// A range was read; all of it counts, however far the reader came.
     pub(crate) fn range(&mut self, table: &Table, lower: Bound<&[u8]>, upper: Bound<&[u8]>) {
-        if self.ranges.iter().any(|range| range.is_all_of(table.id())) {
+        if self.whole.contains(&table.id()) {
             return;
         }
         let (lower, upper) = (lower.map(<[u8]>::to_vec), upper.map(<[u8]>::to_vec));
         self.ranges.push(ReadRange { table: table.id(), lower, upper });
         self.stripes.add_all();
         self.know(table);
+        if self.ranges.len() > RANGES_MAX {
+            self.coarsen();
+        }
+    }
+
+    /// From now on whole tables count instead of what was read of them.
+    #[cold]
+    fn coarsen(&mut self) {
+        self.keys.clear();
+        self.ranges.clear();
+        for table in &self.tables {
+            let table = table.id();
+            self.ranges.push(ReadRange { table, lower: Bound::Unbounded, upper: Bound::Unbounded });
+            self.whole.insert(table);
+        }
+        self.stripes.add_all();
     }
 
     fn know(&mut self, table: &Table) {
         if self.tables.iter().all(|known| known.id() != table.id()) {
             self.tables.push(table.clone());
         }
-    }
-}
-
-impl ReadRange {
-    fn is_all_of(&self, table: u32) -> bool {
-        self.table == table && matches!((&self.lower, &self.upper), (Bound::Unbounded, Bound::Unbounded))
     }
 }
 
