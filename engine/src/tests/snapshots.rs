@@ -67,7 +67,8 @@ fn run(seed: u64, steps: u64) {
     let mut open: Vec<(Snapshot, Model)> = Vec::new();
     for step in 0..steps {
         let context = format!("seed {seed}, step {step}");
-        let len = [0, 20, 120, 700, 6_000, 40_000][rng.below(if seed.is_multiple_of(3) { 6 } else { 4 }) as usize];
+        let len =
+            [0, 20, 120, 700, 6_000, 40_000][rng.below(if seed.is_multiple_of(3) { 6 } else { 4 }) as usize];
         match rng.below(20) {
             0..7 => {
                 let (key, value) = (key(rng.below(300)), value(rng.below(1 << 30), len));

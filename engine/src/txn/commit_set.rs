@@ -42,8 +42,9 @@ struct Measure {
     writes: u64,
     /// Bytes in the log, without the headers of records.
     log_bytes: u64,
-    /// Bytes in leaves and pages of their own.
-    page_bytes: u64,
+    /// Bytes in leaves and pages of their own: of tables whose last key is below the first one written, and of others.
+    behind_bytes: u64,
+    spread_bytes: u64,
     /// Values that need pages of their own.
     long: u64,
     only_deletes: bool,
@@ -94,10 +95,14 @@ impl Shared {
         let pass = self.enter_gate(measure.long > 0)?;
         let _building = pass.as_ref().map(|_| Building::begin());
         let mut reserve = self.page_room(measure.only_deletes)?;
-        // Every write may change another leaf, and the pages that are added are a third full at least.
+        // Every write may change another leaf; of the pages there are, some are those of the write set itself, which
+        // are not fuller than full. The pages that are added are a third full at least; three quarters, where keys come
+        // one behind the other after all there were.
         let page_size = self.pool.page_size() as u64;
-        let changed = measure.writes.min(self.pool.stats().live_pages);
-        let added = measure.page_bytes / (page_size / 3) + measure.long * 2 + 1;
+        let tables_pages = self.pool.stats().live_pages.saturating_sub(measure.log_bytes / page_size);
+        let changed = measure.writes.min(tables_pages);
+        let added = measure.spread_bytes / (page_size / 3) + measure.behind_bytes / (page_size * 3 / 4);
+        let added = added + measure.long * 2 + tables.len() as u64;
         reserve.hold_space(changed + added + OPERATION_PAGES as u64).map_err(|e| self.pool_error(e))?;
 
         let slot = self.slots.claim();
@@ -131,15 +136,19 @@ impl Shared {
         let mut measure = Measure { only_deletes: true, ..Measure::default() };
         for table in tables {
             table.state().usable()?;
+            let last = self.last_key(table.state())?;
+            let mut behind = None;
             let mut scan = writes.scan(self, table.id(), Bound::Unbounded, Bound::Unbounded);
             while scan.advance(Side::Front)? {
                 let (key, value) = scan.current(Side::Front);
+                let behind = *behind.get_or_insert_with(|| last.as_deref().is_none_or(|last| last < key));
                 let bytes = key.len() + value.map_or(0, <[u8]>::len);
                 measure.writes += 1;
                 measure.log_bytes += (header(table, key, value).as_slice().len() + bytes) as u64;
                 if value.is_some() {
                     measure.only_deletes = false;
-                    measure.page_bytes += bytes as u64 + 16;
+                    let pages = if behind { &mut measure.behind_bytes } else { &mut measure.spread_bytes };
+                    *pages += bytes as u64 + 16;
                     measure.long += u64::from(bytes > self.limits.max_inline_bytes);
                 }
             }

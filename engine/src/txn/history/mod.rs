@@ -43,6 +43,7 @@ mod scan;
 pub(crate) use record::Old;
 pub(crate) use scan::{HistoryScan, Way};
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -251,15 +252,18 @@ impl Shared {
     /// As [`Shared::keep_old`] for a commit that holds all stripes and whose keys in this table are all new and come
     /// after all others, if that is so: sets a mark and says `true`.
     pub(crate) fn mark_new(&self, table: &TableState, commit: &InFlight<'_>, first: &[u8]) -> Result<bool> {
-        let mut scan = table.tree.scan(&self.pool, std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
-        let behind = match scan.next_back().map_err(|e| self.pool_error(e))? {
-            Some(last) => last.key < first,
-            None => true,
-        };
+        let behind = self.last_key(table)?.is_none_or(|last| &last[..] < first);
         if behind {
             table.history.parts.write().marks.push(Mark { csn: commit.csn, from: first.to_vec() });
         }
         Ok(behind)
+    }
+
+    /// The last key of a table.
+    pub(crate) fn last_key(&self, table: &TableState) -> Result<Option<Vec<u8>>> {
+        let mut scan = table.tree.scan(&self.pool, Bound::Unbounded, Bound::Unbounded);
+        let last = scan.next_back().map_err(|e| self.pool_error(e))?;
+        Ok(last.map(|entry| entry.key.to_vec()))
     }
 
     fn old_values(&self, table: &TableState, commit: &InFlight<'_>, keys: &[&[u8]]) -> Result<Vec<Old>> {
