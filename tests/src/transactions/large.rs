@@ -75,11 +75,10 @@ impl Large {
         real_builder().pool_bytes(self.pool_bytes).transaction_memory(self.transaction_memory)
     }
 
-    /// Bytes that the process may have resident: the pool, the transaction's memory, 64 MiB for everything else, the log
-    /// buffer included, and a hundredth of the data: the pool remembers where each page lies that was changed since the
-    /// last checkpoint, and no checkpoint makes the log shorter while one commit is on its way.
+    /// Bytes that the process may have resident: the pool, the transaction's memory, and 64 MiB for everything else, the
+    /// log buffer included.
     pub fn resident_limit(&self) -> u64 {
-        (self.pool_bytes + self.transaction_memory) as u64 + (64 << 20) + self.data_bytes / 100
+        (self.pool_bytes + self.transaction_memory) as u64 + (64 << 20)
     }
 }
 
