@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bedstone::{Builder, Database, Durability, Error, Snapshot, Table, Transaction, UpdateOptions};
 
-use crate::rng::{Rng, mix};
-use crate::seeds::panic_text;
-use crate::setup::{assert_mode, check_clean, real_builder, temp_dir};
-use crate::worker;
+use bedstone_crashtest::rng::{Rng, mix};
+use bedstone_crashtest::seeds::panic_text;
+use bedstone_crashtest::setup::{assert_mode, check_clean, real_builder, temp_dir};
+use bedstone_crashtest::worker;
 
 /// What to do.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bedstone::{Database, Durability, WriteBatch};
 
-use crate::rng::Rng;
+use bedstone_crashtest::rng::Rng;
 
 /// What to run.
 #[derive(Debug, Clone)]

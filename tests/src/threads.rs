@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bedstone::{Database, Durability, Error, Table, WriteBatch};
 
-use crate::model::{Bytes, Map, show};
-use crate::rng::{Rng, mix};
-use crate::setup::{assert_mode, check_clean, real_builder, smallest_pool, temp_dir};
-use crate::view;
+use bedstone_crashtest::model::{Bytes, Map, show};
+use bedstone_crashtest::rng::{Rng, mix};
+use bedstone_crashtest::setup::{assert_mode, check_clean, real_builder, smallest_pool, temp_dir};
+use bedstone_crashtest::view;
 
 const TABLES: u64 = 2;
 const KEYS: u64 = 1500;
@@ -130,13 +130,15 @@ fn run_in(plan: &Plan, place: &Path) -> Result<Report, String> {
         let mut held: Vec<Map> = vec![Map::new(); TABLES as usize];
         let mut failures = Vec::new();
         for writer in writers {
-            match writer.join().map_err(|panic| crate::seeds::panic_text(&*panic)).flatten() {
+            match writer.join().map_err(|panic| bedstone_crashtest::seeds::panic_text(&*panic)).flatten() {
                 Ok(maps) => held.iter_mut().zip(maps).for_each(|(all, map)| all.extend(map)),
                 Err(what) => failures.push(what),
             }
         }
         for reader in readers {
-            if let Err(what) = reader.join().map_err(|panic| crate::seeds::panic_text(&*panic)).flatten() {
+            if let Err(what) =
+                reader.join().map_err(|panic| bedstone_crashtest::seeds::panic_text(&*panic)).flatten()
+            {
                 failures.push(what);
             }
         }

@@ -30,13 +30,14 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
 
 #[test]
 fn the_crates_depend_on_each_other_as_the_architecture_says() {
-    let allowed: [(&str, &[&str]); 7] = [
+    let allowed: [(&str, &[&str]); 8] = [
         ("bedstone-io", &[]),
         ("bedstone-bufpool", &["bedstone-io"]),
         ("bedstone-wal", &["bedstone-io"]),
         ("bedstone", &["bedstone-bufpool", "bedstone-io", "bedstone-wal"]),
-        ("bedstone-tools", &["bedstone"]),
-        ("bedstone-tests", &["bedstone", "bedstone-io"]),
+        ("bedstone-crashtest", &["bedstone", "bedstone-io"]),
+        ("bedstone-tools", &["bedstone", "bedstone-crashtest"]),
+        ("bedstone-tests", &["bedstone", "bedstone-crashtest", "bedstone-io"]),
         ("bedstone-benches", &["bedstone"]),
     ];
     let arrows = arrows();
@@ -51,9 +52,14 @@ fn the_crates_depend_on_each_other_as_the_architecture_says() {
 
 #[test]
 fn unsafe_code_is_forbidden_outside_the_pool_and_its_io() {
-    for source in
-        ["wal/src/lib.rs", "engine/src/lib.rs", "tools/src/main.rs", "tests/src/lib.rs", "benches/src/lib.rs"]
-    {
+    for source in [
+        "wal/src/lib.rs",
+        "engine/src/lib.rs",
+        "crashtest/src/lib.rs",
+        "tools/src/main.rs",
+        "tests/src/lib.rs",
+        "benches/src/lib.rs",
+    ] {
         let text = std::fs::read_to_string(root().join(source)).unwrap();
         assert!(text.contains("#![forbid(unsafe_code)]"), "{source} must forbid unsafe code");
     }

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bedstone::{Database, Error, WriteBatch};
+use bedstone_crashtest::setup::{
+    Config, DIR, PAGE_SIZES, check_clean, real_builder, smallest_pool, temp_dir,
+};
 use bedstone_io::crc32c;
 use bedstone_io::sim::SimDisk;
-use bedstone_tests::setup::{Config, DIR, PAGE_SIZES, check_clean, real_builder, smallest_pool, temp_dir};
 
 fn small() -> bedstone::Builder {
     real_builder()
@@ -167,7 +169,7 @@ fn a_second_opener_in_the_same_process_and_in_another() {
     // Another process: the writer of the kill tests, which holds the store until it is killed.
     let other = dir.path().join("other");
     let mut child =
-        bedstone_tests::worker::start(Path::new(env!("CARGO_BIN_EXE_kill")), &other, 1, 1, 1_000_000)
+        bedstone_crashtest::worker::start(Path::new(env!("CARGO_BIN_EXE_kill")), &other, 1, 1, 1_000_000)
             .unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();

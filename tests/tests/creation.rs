@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bedstone::{Durability, Error};
+use bedstone_crashtest::model::{Change, Model};
+use bedstone_crashtest::oracle::{Ending, Oracle};
+use bedstone_crashtest::setup::{Config, DIR, check_clean};
+use bedstone_crashtest::view;
 use bedstone_io::sim::{CutMode, Phase, SimDisk, TraceDisk};
-use bedstone_tests::model::{Change, Model};
-use bedstone_tests::oracle::{Ending, Oracle};
-use bedstone_tests::setup::{Config, DIR, check_clean};
-use bedstone_tests::view;
 
 const MODES: [CutMode; 3] = [CutMode::Drop, CutMode::Keep, CutMode::Random];
 

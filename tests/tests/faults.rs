@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use bedstone::{Database, Error};
+use bedstone_crashtest::oracle::Ending;
+use bedstone_crashtest::scenario::Scenario;
+use bedstone_crashtest::seeds;
+use bedstone_crashtest::setup::{Config, DIR, check_clean, smallest_pool};
 use bedstone_io::sim::{CutMode, Fault, OpKind, Repeat, SimDisk};
-use bedstone_tests::oracle::Ending;
-use bedstone_tests::scenario::Scenario;
-use bedstone_tests::seeds;
-use bedstone_tests::setup::{Config, DIR, check_clean, smallest_pool};
 
 fn config() -> Config {
     Config { pool_bytes: smallest_pool(4096), ..Config::small() }

@@ -5,11 +5,11 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
+use bedstone_crashtest::seeds;
 use bedstone_tests::isolation::fake::{Fake, Fault};
 use bedstone_tests::isolation::run::{Ask, Counts, Plan, interleaved, judge, threaded};
 use bedstone_tests::isolation::{Anomaly, History, Level, Options, check::check};
 use bedstone_tests::isolation::{engine, exhaustive};
-use bedstone_tests::seeds;
 
 /// Judges a history in which `C` stands for what all lines begin with: client, phase, times and end of transactions
 /// that are all committed and all run at once.

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use bedstone_tests::kill::{Plan, run};
+use bedstone_crashtest::kill::{Plan, run};
 
 #[test]
 fn killed_writers_leave_every_acknowledged_commit() {

@@ -1,7 +1,7 @@
 //! Random operations against ordered maps, on the simulated disk, with power cuts at random operations and during
 //! recovery. Longer: `cargo run --release -p bedstone-tests --bin model -- --seeds 0..1000`.
 
-use bedstone_tests::{run, seeds};
+use bedstone_crashtest::{seeds, simulation};
 
 /// Seeds of the ordinary run.
 const SEEDS: std::ops::Range<u64> = 0..80;
@@ -10,7 +10,7 @@ const OPERATIONS: usize = 250;
 #[test]
 fn random_operations_and_power_cuts_keep_every_promise() {
     let failures =
-        seeds::run_seeds(SEEDS, seeds::cores(), 3, |seed| run::run(seed, OPERATIONS, false).map(drop));
+        seeds::run_seeds(SEEDS, seeds::cores(), 3, |seed| simulation::run(seed, OPERATIONS, false).map(drop));
     let text = failures.iter().map(|(seed, what)| {
         format!(
             "seed {seed}: {what}  again: cargo run -p bedstone-tests --bin model -- --seeds {seed}..{} --operations \
@@ -24,7 +24,7 @@ fn random_operations_and_power_cuts_keep_every_promise() {
 #[test]
 fn a_seed_decides_everything() {
     for seed in 3..11 {
-        let [first, second] = [(); 2].map(|()| run::run(seed, 120, false).unwrap().fingerprint);
+        let [first, second] = [(); 2].map(|()| simulation::run(seed, 120, false).unwrap().fingerprint);
         assert_eq!(first, second, "seed {seed} did not do the same twice");
     }
 }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bedstone::{Database, Durability, Error};
+use bedstone_crashtest::model::{Model, show};
+use bedstone_crashtest::rng::Rng;
+use bedstone_crashtest::setup::{Config, DIR, smallest_pool};
+use bedstone_crashtest::{seeds, view};
 use bedstone_io::sim::{SimDisk, Snapshot};
-use bedstone_tests::model::{Model, show};
-use bedstone_tests::rng::Rng;
-use bedstone_tests::setup::{Config, DIR, smallest_pool};
-use bedstone_tests::{seeds, view};
 
 const UNIT: u64 = 4096;
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bedstone_tests::setup::temp_dir;
+use bedstone_crashtest::setup::temp_dir;
 use bedstone_tests::transactions::figures::{self, Figures};
 use bedstone_tests::transactions::held::{self, Held};
 use bedstone_tests::transactions::large::{self, Large};

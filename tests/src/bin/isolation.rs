@@ -8,12 +8,12 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use bedstone_crashtest::seeds;
 use bedstone_tests::isolation::check::check;
 use bedstone_tests::isolation::engine;
 use bedstone_tests::isolation::fake::{Fake, Fault};
 use bedstone_tests::isolation::run::{Ask, Counts, Plan, interleaved, judge};
 use bedstone_tests::isolation::{History, Level, Options};
-use bedstone_tests::seeds;
 use clap::{Parser, ValueEnum};
 
 /// What is asked of the store.

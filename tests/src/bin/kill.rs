@@ -5,8 +5,8 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use bedstone_tests::kill::{Plan, run};
-use bedstone_tests::worker;
+use bedstone_crashtest::kill::{Plan, run};
+use bedstone_crashtest::worker;
 use clap::Parser;
 
 /// SIGKILL at random moments: every acknowledged commit is there, none half, what survives is a prefix.

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use bedstone_tests::run::Report;
-use bedstone_tests::{run, seeds};
+use bedstone_crashtest::simulation::Report;
+use bedstone_crashtest::{seeds, simulation};
 use clap::Parser;
 
 /// Random operations with power cuts on the simulated disk, compared with a model.
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     let total = Mutex::new(Report::default());
     let threads = options.threads.unwrap_or_else(seeds::cores);
     let failures = seeds::run_seeds(options.seeds.clone(), threads, options.failures, |seed| {
-        let report = run::run(seed, options.operations, options.trace)?;
+        let report = simulation::run(seed, options.operations, options.trace)?;
         let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         total.add(&report);
         Ok(())

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bedstone_tests::setup::PAGE_SIZES;
+use bedstone_crashtest::setup::PAGE_SIZES;
 use bedstone_tests::threads::{Plan, run};
 use clap::Parser;
 

@@ -13,8 +13,8 @@ use super::check::{Level, Options, Report};
 use super::history::{Element, History, Key};
 use super::run::{Ask, Plan, interleaved, judge, threaded};
 use super::store::{Begin, Stop, Store, Tx};
-use crate::rng::{Rng, mix};
-use crate::setup::{Config, DIR, check_clean, smallest_pool};
+use bedstone_crashtest::rng::{Rng, mix};
+use bedstone_crashtest::setup::{Config, DIR, check_clean, smallest_pool};
 
 const TABLES: u64 = 2;
 /// An element that nobody appends.

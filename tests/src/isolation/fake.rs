@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::history::{Element, Key};
 use super::store::{Begin, Stop, Store, Tx};
-use crate::rng::Rng;
+use bedstone_crashtest::rng::Rng;
 
 /// What is wrong with a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::check::{Options, Report, check};
 use super::history::{End, History, Key, Op, Txn};
 use super::store::{Begin, Stop, Store, Tx};
-use crate::rng::Rng;
-use crate::seeds::panic_text;
+use bedstone_crashtest::rng::Rng;
+use bedstone_crashtest::seeds::panic_text;
 
 /// Who asks to be serializable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

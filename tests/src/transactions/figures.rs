@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bedstone::{Database, Durability, Result, Table, UpdateOptions, WriteBatch};
 
-use crate::rng::Rng;
-use crate::setup::real_builder;
+use bedstone_crashtest::rng::Rng;
+use bedstone_crashtest::setup::real_builder;
 
 /// Threads that write.
 pub const THREADS: [u64; 3] = [1, 2, 8];

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bedstone::{Database, Durability, Result, Snapshot, SnapshotOptions, Table, WriteBatch};
 
-use crate::rng::Rng;
-use crate::setup::{check_clean, real_builder};
+use bedstone_crashtest::rng::Rng;
+use bedstone_crashtest::setup::{check_clean, real_builder};
 
 /// Bytes of a value.
 const VALUE: usize = 100;

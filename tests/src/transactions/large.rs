@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use bedstone::{Builder, Database, Result, Snapshot, Table};
 
 use crate::larger::{KEY, VALUE, key, resident_peak, value};
-use crate::rng::Rng;
-use crate::setup::{check_clean, real_builder};
+use bedstone_crashtest::rng::Rng;
+use bedstone_crashtest::setup::{check_clean, real_builder};
 
 /// One of so many keys is absent in each state.
 const ABSENT: u64 = 8;
@@ -160,7 +160,7 @@ fn verify(plan: &Large, db: &Database) -> std::result::Result<u64, String> {
             (found, want) => {
                 return Err(format!(
                     "state {state}: entry {want:?} was expected, found is key {:?}",
-                    found.map(|(key, _)| crate::model::show(key))
+                    found.map(|(key, _)| bedstone_crashtest::model::show(key))
                 ));
             }
         }

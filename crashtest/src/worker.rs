@@ -17,7 +17,7 @@ use bedstone::{Builder, Database, Durability, Table, WriteBatch};
 use crate::model::{Bytes, Change, Model, show};
 use crate::rng::Rng;
 use crate::setup::{check_clean, real_builder};
-use crate::shape::value_of;
+use crate::simulation::shape::value_of;
 use crate::view;
 
 /// Tables that the writers use.

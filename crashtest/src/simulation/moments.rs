@@ -4,7 +4,7 @@ use bedstone::{Entry, Error, Range, Result, Snapshot, SnapshotRange, Table, Valu
 
 use super::{Run, Step, Stop, bounds_of, broken};
 use crate::model::{Map, show};
-use crate::ops::{Look, TABLES};
+use crate::simulation::ops::{Look, TABLES};
 use crate::view;
 
 /// Snapshots that are kept at the same time.
@@ -180,7 +180,7 @@ impl Run {
             if !self.is_alive(table)? {
                 continue;
             }
-            for walk in [crate::ops::Walk::ForwardRef, crate::ops::Walk::Backward] {
+            for walk in [crate::simulation::ops::Walk::ForwardRef, crate::simulation::ops::Walk::Backward] {
                 let look = Look::Range(everything.clone(), everything.clone(), walk);
                 self.look(&moment.snapshot, table, map, &look)?;
             }

@@ -10,7 +10,7 @@ use crate::model::{Change, Model};
 use crate::oracle::{Ending, Oracle};
 use crate::rng::Rng;
 use crate::setup::{Config, DIR, check_clean};
-use crate::shape::value_of;
+use crate::simulation::shape::value_of;
 use crate::view;
 
 /// Runs the scenario and knows what it was promised.

@@ -6,7 +6,7 @@ use bedstone::Durability;
 
 use crate::model::Bytes;
 use crate::rng::Rng;
-use crate::shape::Shape;
+use crate::simulation::shape::Shape;
 
 /// Names that tables have in model runs.
 pub const TABLES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];

@@ -7,7 +7,7 @@ use bedstone::{CommitInfo, Durability, Error, Savepoint, Table, Transaction};
 
 use super::{Run, Step, Stop, broken};
 use crate::model::{Bytes, Change, Map, Model};
-use crate::ops::{End, Look, Op, Step as Do, TABLES, Tx};
+use crate::simulation::ops::{End, Look, Op, Step as Do, TABLES, Tx};
 use crate::view;
 
 /// What a transaction has written: by table and key.

@@ -5,6 +5,8 @@
 //! prefix of the commits that contains every promised one, and the check must find nothing.
 
 mod moments;
+pub mod ops;
+pub mod shape;
 mod transact;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -16,12 +18,12 @@ use bedstone::{Database, Durability, Error, Table, WriteBatch};
 use bedstone_io::sim::{CutMode, SimDisk};
 
 use crate::model::{Bytes, Change, Map, show};
-use crate::ops::{Generator, Leave, Op, TABLES, Walk, Write};
 use crate::oracle::{Ending, Oracle};
 use crate::rng::Rng;
-use crate::run::moments::{Entries, Moment};
 use crate::setup::{Config, DIR, check_clean};
-use crate::shape::Shape;
+use crate::simulation::moments::{Entries, Moment};
+use crate::simulation::ops::{Generator, Leave, Op, TABLES, Walk, Write};
+use crate::simulation::shape::Shape;
 use crate::view;
 
 /// What a run did.

@@ -1,0 +1,15 @@
+//! Durability crash tests for programs that use Bedstone, and of Bedstone itself: a seeded generator of operations, the
+//! model they are compared with, an oracle that knows what may survive a crash, and drivers that run them on the
+//! simulated disk and in child processes that are killed.
+#![forbid(unsafe_code)]
+
+pub mod kill;
+pub mod model;
+pub mod oracle;
+pub mod rng;
+pub mod scenario;
+pub mod seeds;
+pub mod setup;
+pub mod simulation;
+pub mod view;
+pub mod worker;
