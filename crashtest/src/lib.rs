@@ -6,10 +6,17 @@
 pub mod kill;
 pub mod model;
 pub mod oracle;
+mod plan;
 pub mod rng;
 pub mod scenario;
 pub mod seeds;
 pub mod setup;
 pub mod simulation;
+mod verdict;
 pub mod view;
 pub mod worker;
+mod workload;
+
+pub use plan::{Limit, Pace, Plan, Progress, unwatched};
+pub use verdict::{Failure, Kept, Verdict};
+pub use workload::{Ack, Acks, Numbers, Promised, Workload};
