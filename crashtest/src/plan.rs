@@ -84,6 +84,11 @@ impl<'w> Pace<'w> {
         in_time && self.of.is_none_or(|of| done < of)
     }
 
+    /// Whether there is a round of this number, counted from 0.
+    pub fn has(&self, round: u64) -> bool {
+        self.of.is_none_or(|of| round < of)
+    }
+
     /// Time since the beginning.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()

@@ -72,4 +72,11 @@ impl Rng {
         self.fill(&mut bytes);
         bytes
     }
+
+    /// Puts them into a random order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.index(i + 1));
+        }
+    }
 }

@@ -23,12 +23,42 @@ impl Kept {
 /// Why a run ended otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The store broke a promise: what, where, and after what.
-    #[error("a promise was broken: {0}")]
-    Broken(String),
+    /// The store broke a promise.
+    #[error("a promise was broken: {what}")]
+    Broken {
+        /// Which one, where, and after what.
+        what: String,
+        /// The round that does it again with the same seed, where a round can be repeated by itself.
+        round: Option<u64>,
+    },
     /// The run could not do its work, which says nothing about the store: what to do about it.
     #[error("could not run: {0}")]
     CannotRun(String),
+}
+
+impl Failure {
+    /// A broken promise.
+    pub fn broken(what: impl Into<String>) -> Self {
+        Self::Broken { what: what.into(), round: None }
+    }
+
+    /// The same; this round does it again.
+    #[must_use]
+    pub fn in_round(self, round: u64) -> Self {
+        match self {
+            Self::Broken { what, .. } => Self::Broken { what, round: Some(round) },
+            cannot => cannot,
+        }
+    }
+
+    /// The same, with more words behind what is said of a broken promise.
+    #[must_use]
+    pub fn and(self, words: &str) -> Self {
+        match self {
+            Self::Broken { what, round } => Self::Broken { what: format!("{what}\n  {words}"), round },
+            cannot => cannot,
+        }
+    }
 }
 
 /// What a run gives.

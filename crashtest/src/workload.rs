@@ -92,6 +92,17 @@ impl Promised {
         }
     }
 
+    /// Adds what another one has heard.
+    pub fn extend(&mut self, other: &Promised) {
+        self.heard += other.heard;
+        for (mine, other) in [(&mut self.durable, &other.durable), (&mut self.process, &other.process)] {
+            for (stream, number) in other {
+                let mine = mine.entry(*stream).or_default();
+                *mine = (*mine).max(*number);
+            }
+        }
+    }
+
     /// What was found after a recovery: it must survive whatever follows.
     pub fn found(&mut self, numbers: Numbers) {
         self.durable = numbers.clone();

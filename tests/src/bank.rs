@@ -5,9 +5,8 @@
 //! was acknowledged as durable must be counted, whatever else survived.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bedstone::{Builder, Database, Durability, Error, Snapshot, Table, Transaction, UpdateOptions};
@@ -15,7 +14,7 @@ use bedstone::{Builder, Database, Durability, Error, Snapshot, Table, Transactio
 use bedstone_crashtest::rng::{Rng, mix};
 use bedstone_crashtest::seeds::panic_text;
 use bedstone_crashtest::setup::{assert_mode, check_clean, real_builder, temp_dir};
-use bedstone_crashtest::worker;
+use bedstone_crashtest::{self as crash, Acks, Failure, Numbers, Workload, kill, unwatched};
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -100,7 +99,10 @@ fn balance_in(value: &[u8]) -> Result<u64, Error> {
 impl<'p> Bank<'p> {
     /// Opens the bank; where there is none yet, founds it.
     fn open(plan: &'p Plan, dir: &Path) -> Result<Self, Error> {
-        let db = builder(plan.seed).open_or_create(dir)?;
+        Self::over(plan, builder(plan.seed).open_or_create(dir)?)
+    }
+
+    fn over(plan: &'p Plan, db: Database) -> Result<Self, Error> {
         let (accounts, counts) = (db.table("accounts")?, db.table("counts")?);
         db.update(|tx| {
             // In one commit: a bank that is half founded has lost money.
@@ -279,8 +281,9 @@ impl<'p> Bank<'p> {
         if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
     }
 
-    /// The books after the end: the sum, what was promised, the database's own check. Returns all transfers.
-    fn verify(&self, promised: &BTreeMap<u64, u64>) -> Result<u64, String> {
+    /// The books after the end: the sum, what was promised, the database's own check. Returns the transfers of each
+    /// thread.
+    fn verify(&self, promised: &Numbers) -> Result<Numbers, String> {
         let snapshot = self.db.begin_read().map_err(text)?;
         let (sum, counts) = self.add_up(&snapshot, false).map_err(text)?;
         if sum != self.total() {
@@ -294,7 +297,7 @@ impl<'p> Bank<'p> {
         }
         drop(snapshot);
         check_clean(&self.db)?;
-        Ok(counts.values().sum())
+        Ok(counts)
     }
 }
 
@@ -334,7 +337,7 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
     let bank = Bank::open(plan, &place).map_err(text)?;
     let mode = assert_mode(&bank.db);
     bank.work(|_, _| true)?;
-    let transfers = bank.verify(&BTreeMap::new())?;
+    let transfers: u64 = bank.verify(&Numbers::new())?.values().sum();
     let made = bank.transfers.load(Ordering::Relaxed);
     if transfers != made {
         return Err(format!("{made} transfers were made and {transfers} are counted"));
@@ -350,76 +353,55 @@ pub fn run(plan: &Plan) -> Result<Report, String> {
     let Bank { db, accounts, counts, .. } = bank;
     drop((accounts, counts));
     db.close().map_err(text)?;
-    let found = Bank::open(plan, &place).map_err(text)?.verify(&BTreeMap::new())?;
+    let found: u64 = Bank::open(plan, &place).map_err(text)?.verify(&Numbers::new())?.values().sum();
     if found != transfers {
         return Err(format!("{transfers} transfers were made, after opening again there are {found}"));
     }
     Ok(report)
 }
 
-/// Starts children that do transfers without end, kills each, and looks into the books.
+/// A bank as a workload of the crash tests: its streams are the threads that move money, and its numbers the transfers
+/// that each has counted.
+impl Workload for Plan {
+    fn options(&self) -> Builder {
+        builder(self.seed)
+    }
+
+    fn work(&self, db: &Database, acks: &Acks<'_>) -> bedstone::Result<()> {
+        let bank = Bank::over(self, db.clone())?;
+        if let Err(what) = bank.work(|thread, number| acks.commit(thread, number, Durability::Sync)) {
+            panic!("{what}");
+        }
+        Ok(())
+    }
+
+    fn verify(&self, db: &Database, promised: &Numbers) -> Result<Numbers, String> {
+        Bank::over(self, db.clone()).map_err(text)?.verify(promised)
+    }
+}
+
+/// Kills so many processes that do transfers without end, and looks into the books after each.
 ///
 /// # Errors
-/// Says what was wrong, in which generation.
-pub fn run_killed(plan: &Plan, program: &Path, generations: u64) -> Result<Report, String> {
+/// Says what was wrong, after which of them.
+pub fn run_killed(
+    plan: &Plan,
+    generations: u64,
+    program: &dyn Fn() -> Result<Command, Failure>,
+) -> Result<Report, String> {
     let dir = temp_dir();
+    let rounds = crash::Plan::rounds(plan.seed, generations);
     let place = dir.path().join("bank");
-    let mut rng = Rng::of(&[plan.seed, 52]);
-    let mut report = Report::default();
-    let mut promised: BTreeMap<u64, u64> = BTreeMap::new();
-    for generation in 0..generations {
-        let context = |what: String| format!("{plan:?}, generation {generation}: {what}");
-        let child = start(plan, program, &place).map_err(|error| context(error.to_string()))?;
-        let heard = worker::listen_and_kill(child, 1 + rng.below(4 * plan.threads)).map_err(context)?;
-        report.kills += 1;
-        report.acknowledged += heard.acknowledged;
-        // Lines of one thread come in order, the last one counts.
-        promised.extend(heard.promised);
-        let bank = Bank::open(plan, &place).map_err(text).map_err(context)?;
-        report.mode = assert_mode(&bank.db);
-        report.transfers = bank.verify(&promised).map_err(context)?;
-        let Bank { db, accounts, counts, .. } = bank;
-        drop((accounts, counts));
-        db.close().map_err(text).map_err(context)?;
-    }
-    Ok(report)
-}
-
-fn start(plan: &Plan, program: &Path, place: &Path) -> std::io::Result<Child> {
-    let Plan { seed, threads, readers, accounts, .. } = plan;
-    Command::new(program)
-        .arg("child")
-        .arg(place)
-        .args([seed, threads, readers, accounts].map(u64::to_string))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-}
-
-/// The child's entry: `child DIR SEED THREADS READERS ACCOUNTS`. It prints `o` when the bank is open, and `a THREAD
-/// NUMBER` for each durable transfer. Returns `None` if the arguments are not of that kind.
-pub fn child_main(arguments: &[String]) -> Option<Result<(), String>> {
-    let [word, dir, numbers @ ..] = arguments else { return None };
-    let numbers: Vec<u64> = numbers.iter().map_while(|number| number.parse().ok()).collect();
-    let (true, [seed, threads, readers, accounts]) = (word == "child", &numbers[..]) else { return None };
-    let plan =
-        Plan { seed: *seed, threads: *threads, readers: *readers, accounts: *accounts, transfers: u64::MAX };
-    Some(child(&plan, &PathBuf::from(dir)))
-}
-
-fn child(plan: &Plan, dir: &Path) -> Result<(), String> {
-    let bank = Bank::open(plan, dir).map_err(text)?;
-    let say = |line: String| {
-        // One write of few bytes: a pipe takes it whole or not at all.
-        let mut out = std::io::stdout().lock();
-        out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_ok()
+    let kept = match kill::run(&rounds, plan, &place, program, &unwatched) {
+        Ok(kept) => kept,
+        // Left to be looked at.
+        Err(failure) => return Err(format!("{plan:?}: {failure} (in {})", dir.keep().display())),
     };
-    say("o\n".into());
-    let outcome = bank.work(|thread, number| say(format!("a {thread} {number}\n")));
-    if let Err(what) = &outcome {
-        // The parent ends at a line it does not know, even where it is about to kill.
-        say(format!("x {what}\n"));
-    }
-    outcome
+    Ok(Report {
+        kills: kept.count("kills"),
+        acknowledged: kept.count("acknowledged commits"),
+        mode: kept.notes.join("; "),
+        transfers: Bank::open(plan, &place).map_err(text)?.verify(&Numbers::new())?.values().sum(),
+        ..Report::default()
+    })
 }

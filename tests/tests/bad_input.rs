@@ -1,11 +1,12 @@
 //! Bad input of every kind: each gives its own typed error that says what is wrong, where, and what to do, and nothing
 //! acknowledged is lost.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use bedstone::{Database, Error, WriteBatch};
+use bedstone_crashtest::kill::{Child, Said};
 use bedstone_crashtest::setup::{
     Config, DIR, PAGE_SIZES, check_clean, real_builder, smallest_pool, temp_dir,
 };
@@ -166,18 +167,18 @@ fn a_second_opener_in_the_same_process_and_in_another() {
     message_names(&error, &[&std::process::id().to_string(), "store"]);
     db.close().unwrap();
 
-    // Another process: the writer of the kill tests, which holds the store until it is killed.
+    // Another process, which holds the store until it is killed.
     let other = dir.path().join("other");
-    let mut child =
-        bedstone_crashtest::worker::start(Path::new(env!("CARGO_BIN_EXE_kill")), &other, 1, 1, 1_000_000)
-            .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "o\n");
+    let mut child = {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_worker"));
+        program.args(["1", "1", "1000000"]);
+        Child::start(program, &other).unwrap()
+    };
+    assert_eq!(child.listen(), Ok(Some(Said::Opened)));
     let error = open(&other).unwrap_err();
     let pid = child.id();
     child.kill().unwrap();
-    child.wait().unwrap();
+    child.end().unwrap();
     assert!(error.is_locked(), "{error:?}");
     message_names(&error, &[&pid.to_string()]);
     // The dead do not hold locks.
@@ -409,26 +410,29 @@ fn in_namespace(script: &str) -> Option<std::process::Output> {
 }
 
 /// Through the real kernel: a file system of 5 MiB fills up under a process that writes, and one mounted read-only
-/// refuses to be written. The process is the writer of the kill tests, which reports the error and ends.
+/// refuses to be written. The process reports the error and ends.
 #[test]
 fn a_real_file_system_that_is_full_or_read_only() {
     let dir = temp_dir();
-    let (place, program) = (dir.path().display(), env!("CARGO_BIN_EXE_kill"));
-    let script = format!(
-        "mount -t tmpfs -o size=5m none '{place}'; exec '{program}' child '{place}/store' 1 2 1000000"
-    );
+    let (place, program) = (dir.path().display(), env!("CARGO_BIN_EXE_worker"));
+    let run = format!("env BEDSTONE_CRASHTEST_CHILD='{place}/store' '{program}'");
+    let script = format!("mount -t tmpfs -o size=5m none '{place}'; exec {run} 1 2 1000000");
     let Some(output) = in_namespace(&script) else { return };
-    let text = String::from_utf8_lossy(&output.stderr);
+    let said = |output: &std::process::Output| {
+        let [out, err] =
+            [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        assert!(!err.contains("panicked"), "{err}");
+        out + &err
+    };
+    let text = said(&output);
     assert!(!output.status.success() && text.contains("NoSpace"), "{text}");
-    assert!(output.stdout.starts_with(b"o\n"), "it never got as far as writing: {text}");
+    assert!(text.starts_with("o\n"), "it never got as far as writing: {text}");
 
     let script = format!(
-        "mount -t tmpfs -o size=32m none '{place}'; '{program}' child '{place}/store' 1 1 20; mount -o remount,ro '{place}'; \
-         exec '{program}' child '{place}/store' 1 1 20"
+        "mount -t tmpfs -o size=32m none '{place}'; {run} 1 1 20; mount -o remount,ro '{place}'; exec {run} 1 1 20"
     );
     let Some(output) = in_namespace(&script) else { return };
-    let text = String::from_utf8_lossy(&output.stderr);
+    let text = said(&output);
     assert!(!output.status.success() && text.contains("Read-only file system"), "{text}");
     assert!(text.contains(&dir.path().display().to_string()), "{text}");
-    assert!(!text.contains("panicked"), "{text}");
 }

@@ -1,5 +1,5 @@
 //! Random operations against ordered maps, on the simulated disk, with power cuts at random operations and during
-//! recovery. Longer: `cargo run --release -p bedstone-tests --bin model -- --seeds 0..1000`.
+//! recovery. Longer: `bedstone crash-test DIR --mode power --minutes 60`.
 
 use bedstone_crashtest::{seeds, simulation};
 
@@ -13,9 +13,8 @@ fn random_operations_and_power_cuts_keep_every_promise() {
         seeds::run_seeds(SEEDS, seeds::cores(), 3, |seed| simulation::run(seed, OPERATIONS, false).map(drop));
     let text = failures.iter().map(|(seed, what)| {
         format!(
-            "seed {seed}: {what}  again: cargo run -p bedstone-tests --bin model -- --seeds {seed}..{} --operations \
-             {OPERATIONS} --trace\n",
-            seed + 1
+            "seed {seed}: {what}  again: cargo run -p bedstone-tools -- crash-test /tmp --mode power --seed {seed} \
+             --only 0\n"
         )
     });
     assert!(failures.is_empty(), "{}", text.collect::<String>());

@@ -5,7 +5,7 @@
 use std::process::{Command, Output};
 
 const DENY: &str = env!("CARGO_BIN_EXE_deny-uring");
-const KILL: [&str; 5] = [env!("CARGO_BIN_EXE_kill"), "--generations", "6", "--threads", "3"];
+const KILL: [&str; 5] = [env!("CARGO_BIN_EXE_bank"), "--generations", "6", "--threads", "3"];
 const THREADS: [&str; 3] = [env!("CARGO_BIN_EXE_threads"), "--seconds", "3"];
 
 fn run(command: &mut Command) -> (Output, String) {

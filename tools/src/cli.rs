@@ -55,6 +55,7 @@ pub(crate) enum Command {
     Check(cmd::check::Check),
     PageDump(cmd::page_dump::PageDump),
     LogDump(cmd::log_dump::LogDump),
+    CrashTest(cmd::crash_test::CrashTest),
 }
 
 /// How keys are written on the command line.

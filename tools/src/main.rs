@@ -31,6 +31,11 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
         }
     };
+    if let cli::Command::CrashTest(test) = &cli.command
+        && let Some(code) = test.child_main(&cli.global)
+    {
+        return code;
+    }
     match cmd::run(cli) {
         Ok(Answer::Yes) | Err(Failure::BrokenPipe) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(failure::NO),

@@ -1,11 +1,12 @@
-//! A bank under SIGKILL: `cargo run --release -p bedstone-tests --bin bank -- --generations 500`. With `child ...` it
-//! is the process that is killed.
+//! A bank under SIGKILL: `cargo run --release -p bedstone-tests --bin bank -- --generations 500`. It is also the
+//! process that is killed.
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use bedstone_tests::bank::{Plan, Report, child_main, run, run_killed};
+use bedstone_crashtest::kill;
+use bedstone_tests::bank::{Plan, Report, run, run_killed};
 use clap::Parser;
 
 /// Transfers between accounts: the sum is the same in every snapshot and after every kill.
@@ -32,26 +33,16 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(outcome) = child_main(&arguments) {
-        return match outcome {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(what) => {
-                eprintln!("{what}");
-                ExitCode::FAILURE
-            }
-        };
-    }
     let Options { generations, threads, readers, accounts, transfers, seed } = Options::parse();
-    let plan = Plan { seed, threads, readers, accounts, transfers };
+    let endless = kill::is_child();
+    let plan =
+        Plan { seed, threads, readers, accounts, transfers: if endless { u64::MAX } else { transfers } };
+    if let Some(code) = kill::child_main(&plan) {
+        return code;
+    }
     let began = Instant::now();
-    let outcome = if generations == 0 {
-        run(&plan)
-    } else {
-        std::env::current_exe()
-            .map_err(|error| format!("this program's own path: {error}"))
-            .and_then(|program| run_killed(&plan, &program, generations))
-    };
+    let outcome =
+        if generations == 0 { run(&plan) } else { run_killed(&plan, generations, &kill::this_program) };
     match outcome {
         Ok(Report { transfers, conflicts, sums, kills, acknowledged, mode }) => {
             println!(

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod check;
+pub(crate) mod crash_test;
 pub(crate) mod delete;
 pub(crate) mod demo;
 pub(crate) mod get;
@@ -31,5 +32,6 @@ pub(crate) fn run(cli: Cli) -> Result<Answer, Failure> {
         Command::Check(check) => check.run(global),
         Command::PageDump(dump) => dump.run(),
         Command::LogDump(dump) => dump.run(),
+        Command::CrashTest(test) => test.run(global),
     }
 }

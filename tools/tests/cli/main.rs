@@ -1,5 +1,6 @@
 //! The `bedstone` command from outside: what it prints and with which code it exits.
 
+mod crash_test;
 mod demo;
 mod dumps;
 mod failures;

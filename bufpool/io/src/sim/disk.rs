@@ -121,6 +121,11 @@ impl SimDisk {
         self.medium.state().faults.push(armed);
     }
 
+    /// How many operations each fault on order has counted so far, in the order in which they were ordered.
+    pub fn counted(&self) -> Vec<u64> {
+        self.medium.state().faults.iter().map(|armed| armed.seen).collect()
+    }
+
     /// Takes back every fault. What they did remains.
     pub fn clear_faults(&self) {
         self.medium.state().faults.clear();

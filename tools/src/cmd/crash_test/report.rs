@@ -1,0 +1,186 @@
+//! What a crash test tells: how far it has come, and what came of it.
+
+use std::time::{Duration, Instant};
+
+use bedstone_crashtest::{Failure as Unkept, Kept, Progress, Verdict};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value as Json, json};
+
+use super::CrashTest;
+use super::modes::Mode;
+use crate::bytes::count;
+use crate::failure::{Answer, Failure};
+use crate::out::Out;
+
+/// Collects verdicts; prints each as it comes, or all as JSON at the end.
+pub(super) struct Report<'a> {
+    asked: &'a CrashTest,
+    seed: u64,
+    bar: ProgressBar,
+    began: Instant,
+    modes: Vec<Json>,
+    kept: u64,
+    broken: bool,
+    could_not_run: bool,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(asked: &'a CrashTest, seed: u64) -> Self {
+        // Drawn on standard error, and only if that is a terminal.
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
+        let style = ProgressStyle::with_template("{spinner} {prefix}: {msg}, {elapsed}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        Self {
+            asked,
+            seed,
+            bar,
+            began: Instant::now(),
+            modes: Vec::new(),
+            kept: 0,
+            broken: false,
+            could_not_run: false,
+        }
+    }
+
+    /// A mode begins.
+    pub(super) fn begins(&self, mode: Mode) {
+        self.bar.reset_elapsed();
+        self.bar.set_prefix(mode.name());
+        self.bar.set_message("begins");
+    }
+
+    /// To be told of progress.
+    pub(super) fn watch(&self) -> impl Fn(&Progress) + Sync + use<> {
+        let bar = self.bar.clone();
+        move |progress| {
+            let of = progress.of.map_or(String::new(), |of| format!(" of {}", count(of)));
+            bar.set_message(format!("{}{of} {}", count(progress.done), progress.what));
+            bar.tick();
+        }
+    }
+
+    /// A mode has ended.
+    pub(super) fn ended(&mut self, mode: Mode, verdict: Verdict, left_out: bool) -> Result<(), Failure> {
+        let name = mode.name();
+        let (lines, document) = match verdict {
+            Ok(kept) => {
+                self.kept += 1;
+                (kept_lines(name, &kept), kept_json(name, &kept))
+            }
+            Err(Unkept::Broken { what, round }) => {
+                self.broken = true;
+                let again = self.again(mode, round);
+                let lines = vec![
+                    format!("{name:9} BROKEN  {}", what.trim_end()),
+                    format!("{:9} again:  {again}", ""),
+                ];
+                (lines, json!({"mode": name, "verdict": "broken", "what": what, "again": again}))
+            }
+            Err(Unkept::CannotRun(what)) => {
+                self.could_not_run |= !left_out;
+                let word = if left_out { "left out" } else { "could not run" };
+                (
+                    vec![format!("{name:9} {word}: {what}")],
+                    json!({"mode": name, "verdict": word, "what": what}),
+                )
+            }
+        };
+        self.modes.push(document);
+        if !self.asked.json {
+            self.bar.suspend(|| {
+                let mut out = Out::new();
+                lines.into_iter().try_for_each(|line| out.line(line))?;
+                out.finish()
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The command that does it again.
+    fn again(&self, mode: Mode, round: Option<u64>) -> String {
+        let name = mode.name();
+        let mut text = format!("bedstone crash-test {:?} --mode {name} --seed {}", self.asked.dir, self.seed);
+        match round {
+            Some(round) => text.push_str(&format!(" --only {round}")),
+            None => text.push_str(&format!(" --minutes {}", self.asked.minutes)),
+        }
+        if let Some(durability) = self.asked.level() {
+            text.push_str(&format!(" --durability {durability}"));
+        }
+        text
+    }
+
+    /// The verdict over all.
+    pub(super) fn finish(self) -> Result<Answer, Failure> {
+        self.bar.finish_and_clear();
+        let verdict = match (self.broken, self.could_not_run || self.kept == 0) {
+            (true, _) => "broken",
+            (false, true) => "could not run",
+            (false, false) => "kept",
+        };
+        let mut out = Out::new();
+        if self.asked.json {
+            out.json(&json!({
+                "verdict": verdict,
+                "seed": self.seed,
+                "seconds": seconds(self.began.elapsed()),
+                "modes": self.modes,
+            }))?;
+        } else {
+            let seed = self.seed;
+            out.line(match verdict {
+                "broken" => format!(
+                    "A PROMISE WAS BROKEN (seed {seed}). Please report what stands above, with the directory that was left."
+                ),
+                "kept" => format!("Every promise was kept (seed {seed})."),
+                _ => format!("Not everything could be run (seed {seed}); what did run was kept."),
+            })?;
+        }
+        out.finish()?;
+        match verdict {
+            "kept" => Ok(Answer::Yes),
+            "broken" => Ok(Answer::No),
+            _ => Err(Failure::Cannot("a mode of the crash test could not run; the report says why".into())),
+        }
+    }
+}
+
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// So many in so much time, as a rate a minute.
+fn a_minute(done: u64, took: Duration) -> String {
+    count((done as f64 * 60.0 / took.as_secs_f64().max(1e-3)).round() as u64)
+}
+
+fn kept_lines(name: &str, kept: &Kept) -> Vec<String> {
+    let mut counts = kept.counts.iter();
+    let first = counts.next().map_or(String::new(), |(what, number)| {
+        format!(
+            "{} {what} in {:.1} s ({} a minute)",
+            count(*number),
+            kept.took.as_secs_f64(),
+            a_minute(*number, kept.took)
+        )
+    });
+    let others: Vec<String> = counts.map(|(what, number)| format!("{} {what}", count(*number))).collect();
+    let mut lines = vec![format!("{name:9} kept    {first}")];
+    if !others.is_empty() {
+        lines.push(format!("{:17} {}", "", others.join(", ")));
+    }
+    lines.extend(kept.notes.iter().map(|note| format!("{:17} {note}", "")));
+    lines
+}
+
+fn kept_json(name: &str, kept: &Kept) -> Json {
+    let counts: serde_json::Map<String, Json> =
+        kept.counts.iter().map(|(what, number)| (what.replace(' ', "_"), json!(number))).collect();
+    json!({
+        "mode": name,
+        "verdict": "kept",
+        "seconds": seconds(kept.took),
+        "counts": counts,
+        "notes": kept.notes,
+    })
+}
