@@ -39,6 +39,20 @@ pub struct CheckpointParams {
     pub log_end: u64,
 }
 
+/// Where [`Checkpoint::write_pages_pausing`] and [`Checkpoint::finish_pausing`] pause. No lock is held there, but for the one
+/// that keeps other checkpoints away, so the thread may use the pool meanwhile as any other thread may at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// Some of the pages are on the medium.
+    SomePagesWritten,
+    /// The new parts of the map are on the medium, not yet durable.
+    MapWritten,
+    /// Pages and map are durable; the superblocks know nothing of them.
+    DataSynced,
+    /// The superblocks are durable; nothing has been freed.
+    SuperblocksWritten,
+}
+
 /// The map as it will be, and its blocks to be written.
 struct Prepared {
     update: MapUpdate,
@@ -90,6 +104,14 @@ impl Checkpoint<'_> {
     /// # Errors
     /// The first failed write; the checkpoint is given up when it is dropped then.
     pub fn write_pages(&mut self) -> Result<()> {
+        self.write_pages_pausing(&mut |_| {})
+    }
+
+    /// The same, with a pause after each batch.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::write_pages`].
+    pub fn write_pages_pausing(&mut self, pause: &mut dyn FnMut(Pause)) -> Result<()> {
         let shared = self.shared;
         loop {
             let mut batch = shared.new_batch();
@@ -98,6 +120,7 @@ impl Checkpoint<'_> {
                 left += 1;
                 if shared.is_full(&batch) {
                     shared.write_batch(std::mem::replace(&mut batch, shared.new_batch()))?;
+                    pause(Pause::SomePagesWritten);
                 }
                 if self.is_preserved(page, frame) {
                     continue;
@@ -127,6 +150,7 @@ impl Checkpoint<'_> {
                 self.written = true;
                 return Ok(());
             }
+            pause(Pause::SomePagesWritten);
             // A writer that failed half-way may have left a page that never becomes fit to be captured.
             shared.check_failed()?;
             // A page latched or moved just now comes up again.
@@ -177,7 +201,18 @@ impl Checkpoint<'_> {
     ///
     /// # Panics
     /// If [`Checkpoint::write_pages`] has not ended well before.
-    pub fn finish(mut self, params: CheckpointParams) -> Result<()> {
+    pub fn finish(self, params: CheckpointParams) -> Result<()> {
+        self.finish_pausing(params, &mut |_| {})
+    }
+
+    /// The same, with pauses between its steps.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::finish`].
+    ///
+    /// # Panics
+    /// As [`Checkpoint::finish`].
+    pub fn finish_pausing(mut self, params: CheckpointParams, pause: &mut dyn FnMut(Pause)) -> Result<()> {
         assert!(self.written, "the pages of a checkpoint are written before it is finished");
         let shared = self.shared;
         let number = shared.superblock.lock().checkpoint + 1;
@@ -186,7 +221,9 @@ impl Checkpoint<'_> {
             self.give_back_blocks(&update);
             return Err(error);
         }
+        pause(Pause::MapWritten);
         shared.sync_file()?;
+        pause(Pause::DataSynced);
         {
             let mut superblock = shared.superblock.lock();
             let (next_id, file_units) = {
@@ -207,6 +244,7 @@ impl Checkpoint<'_> {
             shared.write_superblock(&next)?;
             *superblock = next;
         }
+        pause(Pause::SuperblocksWritten);
         let ids = shared.space.lock().finish_closing(update);
         for id in ids {
             shared.epochs.retire(Retired::Id(id));

@@ -319,19 +319,24 @@ impl Shared {
             if self.stopping.load(Ordering::Acquire) || self.has_failed() {
                 return;
             }
-            loop {
-                let free = self.free.lock().len();
-                if free >= self.free_high || self.stopping.load(Ordering::Acquire) {
+            self.fill_stock();
+        }
+    }
+
+    /// Writes out and evicts until the stock of free frames is above its mark, or nothing is to be had.
+    pub(crate) fn fill_stock(&self) {
+        loop {
+            let free = self.free.lock().len();
+            if free >= self.free_high || self.stopping.load(Ordering::Acquire) {
+                break;
+            }
+            match self.make_frames((self.free_high - free).min(64)) {
+                Ok(pass) if pass.got_anywhere() => {}
+                Ok(_) => break,
+                Err(error) => {
+                    // The pages stay dirty; whoever needs frames or checkpoints meets the error itself.
+                    tracing::warn!(%error, "the background writer could not write pages out");
                     break;
-                }
-                match self.make_frames((self.free_high - free).min(64)) {
-                    Ok(pass) if pass.got_anywhere() => {}
-                    Ok(_) => break,
-                    Err(error) => {
-                        // The pages stay dirty; whoever needs frames or checkpoints meets the error itself.
-                        tracing::warn!(%error, "the background writer could not write pages out");
-                        break;
-                    }
                 }
             }
         }

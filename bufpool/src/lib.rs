@@ -83,7 +83,7 @@ pub use {
     announce::Announcement,
     arena::prefetch,
     check::SpaceReport,
-    checkpoint::{Checkpoint, CheckpointParams},
+    checkpoint::{Checkpoint, CheckpointParams, Pause},
     error::{PoolError, Result},
     free::{OwnedTicket, Ticket},
     guard::{Guard, PagePin, PageState, Word},

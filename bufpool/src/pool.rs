@@ -460,6 +460,14 @@ impl Pool {
 }
 
 impl Pool {
+    /// One turn of the background writer: fills the stock of free frames, writing pages out for it. For
+    /// [`Background::Manual`]; allowed always. What fails is tried again by whoever needs a frame.
+    pub fn write_ahead(&self) {
+        if !self.shared.has_failed() {
+            self.shared.fill_stock();
+        }
+    }
+
     /// Stops the background threads; afterwards the pool itself writes nothing any more unless a caller makes it. May be
     /// called twice.
     pub fn shutdown(&self) {

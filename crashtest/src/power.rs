@@ -18,7 +18,8 @@ const STANDARD: u64 = 8;
 /// closed and recovered, and verifies every answer and what is left. `plan.threads` disks at a time. A round is a disk:
 /// a model run, which draws its operations, options and data anew, or the standard workload.
 ///
-/// Counts: `disks`, `power cuts`, `while opening`, `operations`, `acknowledged commits`, `recoveries verified`.
+/// Counts: `disks`, `power cuts`, `while opening`, `operations`, `between the steps of checkpoints`,
+/// `failed operations of the disk`, `acknowledged commits`, `recoveries verified`.
 ///
 /// # Errors
 /// [`Failure::Broken`] with what was lost and the number of the disk.
@@ -39,6 +40,8 @@ pub fn run(plan: &Plan, watch: &(dyn Fn(&Progress) + Sync)) -> Verdict {
             ("power cuts", model.cuts + model.cuts_in_recovery + standard.cuts),
             ("while opening", model.cuts_in_recovery + standard.while_opening),
             ("operations", model.operations),
+            ("between the steps of checkpoints", model.pauses),
+            ("failed operations of the disk", model.faults),
             ("acknowledged commits", model.commits + standard.acknowledged),
             ("recoveries verified", model.openings + standard.recoveries),
         ],

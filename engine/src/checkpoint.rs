@@ -44,6 +44,7 @@ use crate::error::{Error, Result};
 use crate::options::Background;
 use crate::shared::Shared;
 use crate::stats::CheckpointInfo;
+use crate::stepping::{CheckpointStep, Paused};
 
 /// How many times the usual distance between checkpoints the log may grow to before committers wait.
 const PATIENCE: u64 = 4;
@@ -71,6 +72,22 @@ impl Building {
 impl Drop for Building {
     fn drop(&mut self) {
         BUILDING.set(false);
+    }
+}
+
+/// This thread is inside something for which a checkpoint would wait, or that is a checkpoint.
+fn inside() -> bool {
+    Building::is_on() || Paused::is_on()
+}
+
+/// Refuses a call that waits for checkpoints where this thread would wait for itself.
+pub(crate) fn refuse_inside(what: &'static str) -> Result<()> {
+    if Building::is_on() {
+        Err(Error::InsideReader { what })
+    } else if Paused::is_on() {
+        Err(Error::InsideCheckpoint { what })
+    } else {
+        Ok(())
     }
 }
 
@@ -182,12 +199,19 @@ impl Checkpoints {
 impl Shared {
     /// Makes a checkpoint. With `only_if_needed`, none is made when nothing has changed since the last.
     pub(crate) fn run_checkpoint(&self, only_if_needed: bool) -> Result<CheckpointInfo> {
-        if Building::is_on() {
-            return Err(Error::InsideReader { what: "checkpoint" });
-        }
+        self.run_checkpoint_pausing(only_if_needed, &mut |_| {})
+    }
+
+    /// The same, with pauses between its steps.
+    pub(crate) fn run_checkpoint_pausing(
+        &self,
+        only_if_needed: bool,
+        pause: &mut dyn FnMut(CheckpointStep),
+    ) -> Result<CheckpointInfo> {
+        refuse_inside("checkpoint")?;
         let outcome = {
             let _one = self.checkpoints.running.lock();
-            self.checkpoint_steps(only_if_needed)
+            self.checkpoint_steps(only_if_needed, pause)
         };
         let mut wishes = self.checkpoints.wishes.lock();
         wishes.attempts += 1;
@@ -206,7 +230,11 @@ impl Shared {
         outcome
     }
 
-    fn checkpoint_steps(&self, only_if_needed: bool) -> Result<CheckpointInfo> {
+    fn checkpoint_steps(
+        &self,
+        only_if_needed: bool,
+        pause: &mut dyn FnMut(CheckpointStep),
+    ) -> Result<CheckpointInfo> {
         self.alive()?;
         let state = &self.checkpoints;
         if state.ended.load(Ordering::Acquire) {
@@ -218,26 +246,32 @@ impl Shared {
         if only_if_needed && !unlogged && tail == state.replay_lsn() {
             return Ok(CheckpointInfo::default());
         }
-        let outcome = self.write_checkpoint();
+        let outcome = self.write_checkpoint(pause);
         if outcome.is_err() && unlogged {
             state.note_unlogged();
         }
         outcome
     }
 
-    fn write_checkpoint(&self) -> Result<CheckpointInfo> {
+    fn write_checkpoint(&self, pause: &mut dyn FnMut(CheckpointStep)) -> Result<CheckpointInfo> {
         let replay_lsn = self.slots.applied_below(|| self.wal.tail().0);
         let mut checkpoint = {
             let _no_builder = self.gate.close();
             self.pool.begin_checkpoint().map_err(|e| self.pool_error(e))?
         };
         let log_end = self.wal.tail().0;
-        checkpoint.write_pages().map_err(|e| self.pool_error(e))?;
+        pause(CheckpointStep::EpochClosed);
+        checkpoint.write_pages_pausing(&mut |at| pause(at.into())).map_err(|e| self.pool_error(e))?;
+        pause(CheckpointStep::PagesWritten);
         self.wal.sync().map_err(|e| self.wal_error(e))?;
-        checkpoint.finish(CheckpointParams { replay_lsn, log_end }).map_err(|e| self.pool_error(e))?;
+        pause(CheckpointStep::LogSynced);
+        checkpoint
+            .finish_pausing(CheckpointParams { replay_lsn, log_end }, &mut |at| pause(at.into()))
+            .map_err(|e| self.pool_error(e))?;
         self.checkpoints.replay_lsn.store(replay_lsn, Ordering::Release);
         let info = CheckpointInfo { number: self.pool.superblock().checkpoint, replay_lsn, log_end };
         tracing::debug!(number = info.number, replay_lsn, log_end, "checkpoint is durable");
+        pause(CheckpointStep::SpaceFreed);
         // The checkpoint stands whatever becomes of the old segments; a log that failed says so itself.
         if let Err(e) = self.wal.recycle_below(bedstone_wal::Lsn(replay_lsn)) {
             let e = self.wal_error(e);
@@ -263,7 +297,7 @@ impl Shared {
 
     /// To be called before a write begins, with nothing held: waits while the log is much too long.
     pub(crate) fn pace(&self) {
-        if self.background == Background::Manual || Building::is_on() {
+        if self.background == Background::Manual || inside() {
             return;
         }
         let long = |c: &Checkpoints| {
@@ -285,7 +319,7 @@ impl Shared {
 
     /// To be called after a commit, with nothing held: begins the checkpoint that is due.
     pub(crate) fn after_commit(&self) {
-        if !self.checkpoint_due() || Building::is_on() {
+        if !self.checkpoint_due() || inside() {
             return;
         }
         match self.background {

@@ -15,7 +15,7 @@ use crate::batch::WriteBatch;
 use crate::btree::{self, BuildGate};
 use crate::catalog::{self, Catalog};
 use crate::check::CheckReport;
-use crate::checkpoint::{Building, Checkpoints};
+use crate::checkpoint::{Checkpoints, refuse_inside};
 use crate::create;
 use crate::error::{Error, Result};
 use crate::options::{Background, Builder, Durability, Limits, real_disk};
@@ -371,16 +371,6 @@ impl Database {
         Ok(info)
     }
 
-    /// Does the background work that is due; for [`crate::Background::Manual`].
-    pub fn step(&self) -> Result<()> {
-        let shared = self.shared();
-        shared.writable()?;
-        shared.wal.step();
-        shared.after_commit();
-        shared.upkeep();
-        shared.writable()
-    }
-
     /// Figures since the database was opened.
     pub fn stats(&self) -> Stats {
         let shared = self.shared();
@@ -438,9 +428,7 @@ impl Database {
     /// Stops the background work, makes a checkpoint and closes the files; reports what went wrong. The other
     /// handles and tables still there only give errors afterwards.
     pub fn close(self) -> Result<()> {
-        if Building::is_on() {
-            return Err(Error::InsideReader { what: "close" });
-        }
+        refuse_inside("close")?;
         self.handle.close()
     }
 }

@@ -185,6 +185,15 @@ pub enum Error {
         /// The call.
         what: &'static str,
     },
+    /// A call that waits for checkpoints was made between the steps of one, by what was given to
+    /// [`crate::Database::checkpoint_stepwise`].
+    #[error(
+        "{what} was called between the steps of a checkpoint, which it would have to wait for; call it before or after"
+    )]
+    InsideCheckpoint {
+        /// The call.
+        what: &'static str,
+    },
     /// The commit was handed to the log, but the log failed: whether it is durable is known only after
     /// reopening.
     #[error("the commit is not known to be durable ({0}); close the database and open it again to see")]

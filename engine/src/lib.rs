@@ -43,6 +43,7 @@ mod recovery;
 mod shared;
 mod snapshot;
 mod stats;
+mod stepping;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,7 @@ pub use options::{Background, Builder, Durability, IoChoice, Limits, Policy, Rec
 pub use range::{Entry, Key, Range};
 pub use snapshot::{Snapshot, SnapshotInfo, SnapshotOptions, SnapshotRange};
 pub use stats::{CheckpointInfo, RecoveryReport, Stats, TableStats};
+pub use stepping::{CheckpointStep, Work};
 pub use table::Table;
 pub use transaction::{Savepoint, Transaction};
 pub use txn::ticket::CommitTicket;

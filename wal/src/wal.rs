@@ -250,7 +250,17 @@ impl Wal {
     /// commits durable (whatever their time). For [`Background::Manual`]; allowed always. A failure shows in
     /// [`Wal::failed`].
     pub fn step(&self) {
+        self.prepare_segment();
+        self.flush_relaxed();
+    }
+
+    /// The part of [`Wal::step`] that prepares a segment in advance.
+    pub fn prepare_segment(&self) {
         self.shared.prepare_ahead();
+    }
+
+    /// The part of [`Wal::step`] that makes relaxed commits durable.
+    pub fn flush_relaxed(&self) {
         self.shared.flush_relaxed();
     }
 

@@ -1,9 +1,11 @@
-//! Model runs: random operations on a simulated disk whose power goes at random operations.
+//! The whole engine in one thread, on a simulated disk whose operations fail and whose power goes.
 //!
-//! One seed decides everything: options, shape of the data, operations, moments of the cuts, and what survives them.
-//! Every answer is compared with the model's; after every end of the store, whatever its kind, what is found must be a
-//! prefix of the commits that contains every promised one, and the check must find nothing.
+//! One seed decides everything: options, shape of the data, operations, when each piece of background work is done and
+//! what happens between the steps of a checkpoint, which operations of the disk fail, the moments of the cuts, and what
+//! survives them. Every answer is compared with the model's; after every end of the store, whatever its kind, what is
+//! found must be a prefix of the commits that contains every promised one, and the check must find nothing.
 
+mod medium;
 mod moments;
 pub mod ops;
 pub mod shape;
@@ -41,6 +43,10 @@ pub struct Report {
     pub cuts: u64,
     /// Power cuts while the store was being opened.
     pub cuts_in_recovery: u64,
+    /// Operations of the disk that failed on purpose.
+    pub faults: u64,
+    /// Steps of checkpoints between which something else was done.
+    pub pauses: u64,
     /// Times it was opened successfully.
     pub openings: u64,
     /// Commits lost that might be lost.
@@ -60,6 +66,8 @@ impl Report {
         self.old_reads += other.old_reads;
         self.cuts += other.cuts;
         self.cuts_in_recovery += other.cuts_in_recovery;
+        self.faults += other.faults;
+        self.pauses += other.pauses;
         self.openings += other.openings;
         self.lost += other.lost;
         self.fingerprint ^= other.fingerprint;
@@ -71,16 +79,18 @@ impl std::fmt::Display for Report {
         write!(
             f,
             "{} operations, {} commits acknowledged, among them {} transactions ({} larger than their memory), {} \
-             conflicts, {} reads of the past, {} power cuts and {} more while opening, {} recoveries verified, {} \
-             unpromised commits lost",
+             conflicts, {} reads of the past, {} operations between the steps of checkpoints, {} power cuts and {} \
+             more while opening, {} failed operations of the disk, {} recoveries verified, {} unpromised commits lost",
             self.operations,
             self.commits,
             self.transactions[0],
             self.transactions[1],
             self.transactions[2],
             self.old_reads,
+            self.pauses,
             self.cuts,
             self.cuts_in_recovery,
+            self.faults,
             self.openings,
             self.lost
         )
@@ -89,8 +99,8 @@ impl std::fmt::Display for Report {
 
 /// Why a run went no further.
 enum Stop {
-    /// The power went.
-    Power,
+    /// The power went, or an operation of the disk failed on purpose.
+    Medium,
     /// The store is wrong.
     Broken(String),
 }
@@ -108,8 +118,10 @@ struct Run {
     report: Report,
     did: VecDeque<String>,
     trace: bool,
-    /// Values or iterators are held, so that the pool may be exhausted.
+    /// Values or iterators are held, or a checkpoint is under way, so that the pool may be exhausted.
     holding: bool,
+    /// Failed operations of the disk whose consequences are over.
+    faults_over: u64,
 }
 
 /// Runs one seed with so many operations. With `trace` every operation is printed before it is done.
@@ -137,6 +149,7 @@ pub fn run(seed: u64, operations: usize, trace: bool) -> Result<Report, String> 
         did: VecDeque::new(),
         trace,
         holding: false,
+        faults_over: 0,
     };
     match run.all(operations) {
         Ok(()) => {
@@ -150,7 +163,7 @@ pub fn run(seed: u64, operations: usize, trace: bool) -> Result<Report, String> 
                 run.config, run.report.operations
             ))
         }
-        Err(Stop::Power) => Err("the power went and nobody noticed".into()),
+        Err(Stop::Medium) => Err("the medium failed and nobody noticed".into()),
     }
 }
 
@@ -171,23 +184,32 @@ impl Run {
                 let far = if self.rng.chance(1, 2) { 12 } else { 150 };
                 self.disk.set_cut_after(1 + self.rng.below(far), cut_mode(&mut self.rng));
             }
+            if self.rng.chance(1, 40) {
+                self.arm();
+            }
             let op = generator.next(&mut self.rng);
             self.report.operations += 1;
             self.note(|| op.brief());
             match self.perform(&op) {
                 Ok(()) => {}
-                Err(Stop::Power) => self.after_cut()?,
+                Err(Stop::Medium) => self.after_trouble()?,
                 broken @ Err(_) => return broken,
             }
-            if !self.disk.is_powered() {
-                self.after_cut()?;
+            if !self.disk.is_powered() || (self.has_faults() && self.rng.chance(1, 4)) {
+                self.after_trouble()?;
             } else if self.rng.chance(1, 60) {
                 let mode = cut_mode(&mut self.rng);
                 self.disk.power_cut(mode);
-                self.after_cut()?;
+                self.after_trouble()?;
             }
         }
         self.disk.cancel_cut();
+        self.disk.clear_faults();
+        if self.has_faults() {
+            self.after_trouble()?;
+            self.disk.cancel_cut();
+            self.disk.clear_faults();
+        }
         self.perform(&Op::Compare)?;
         self.perform(&Op::Reopen(Leave::Close))?;
         self.perform(&Op::Compare)
@@ -204,22 +226,13 @@ impl Run {
         self.did.push_back(text);
     }
 
-    /// Opens again after the power has gone.
-    fn after_cut(&mut self) -> Step {
-        self.report.cuts += 1;
-        self.note(|| "(power cut)".into());
-        self.disk = self.disk.reopen();
-        // The handle's end must not reach the medium's next life.
-        self.moments.clear();
-        self.db = None;
-        self.open(Ending::PowerCut)
-    }
-
-    /// Opens the store, maybe with the power going meanwhile, and judges what is found.
+    /// Opens the store, maybe with the power going or an operation failing meanwhile, and judges what is found.
     fn open(&mut self, mut ending: Ending) -> Step {
         loop {
             if self.rng.chance(1, 3) {
                 self.disk.set_cut_after(1 + self.rng.below(25), cut_mode(&mut self.rng));
+            } else if self.rng.chance(1, 20) {
+                self.arm();
             }
             match self.config.builder(&self.disk).open_or_create(DIR) {
                 Ok(db) => {
@@ -232,6 +245,12 @@ impl Run {
                     ending = Ending::PowerCut;
                     self.disk = self.disk.reopen();
                 }
+                Err(_) if self.has_faults() => {
+                    self.note(|| "(a fault while opening)".into());
+                    ending = Ending::PowerCut;
+                    self.disk = self.disk.reopen();
+                    self.faults_are_over();
+                }
                 Err(error) => return broken(format!("opening after {ending:?} failed: {error} ({error:?})")),
             }
         }
@@ -239,9 +258,9 @@ impl Run {
         let db = self.db()?;
         let found = match self.read("reading all after opening", view::dump(&db)) {
             Ok(found) => found,
-            Err(Stop::Power) => {
+            Err(Stop::Medium) => {
                 drop(db);
-                return self.after_cut();
+                return self.reopen_after_trouble();
             }
             broken @ Err(_) => return broken.map(drop),
         };
@@ -250,9 +269,9 @@ impl Run {
             Err(what) => return broken(what),
         }
         match self.check() {
-            Err(Stop::Power) => {
+            Err(Stop::Medium) => {
                 drop(db);
-                self.after_cut()
+                self.after_trouble()
             }
             other => other,
         }
@@ -269,7 +288,7 @@ impl Run {
         let db = self.db()?;
         match check_clean(&db) {
             Ok(()) => Ok(()),
-            Err(_) if !self.disk.is_powered() => Err(Stop::Power),
+            Err(_) if self.has_trouble() => Err(Stop::Medium),
             Err(what) => broken(what),
         }
     }
@@ -278,7 +297,7 @@ impl Run {
     fn read<T>(&self, what: &str, result: Result<T, Error>) -> Step<T> {
         match result {
             Ok(value) => Ok(value),
-            Err(_) if !self.disk.is_powered() => Err(Stop::Power),
+            Err(_) if self.has_trouble() => Err(Stop::Medium),
             Err(error) => broken(format!("{what}: {error} ({error:?})")),
         }
     }
@@ -296,9 +315,12 @@ impl Run {
                 self.oracle.acknowledged(commit, durability);
                 Ok(Some(value))
             }
-            Err(_) if !self.disk.is_powered() => {
-                self.oracle.in_flight(commit);
-                Err(Stop::Power)
+            Err(error) if self.has_trouble() => {
+                // With the power on, an error that leaves the database open promises that nothing has happened.
+                if !self.disk.is_powered() || error.is_read_only() {
+                    self.oracle.in_flight(commit);
+                }
+                Err(Stop::Medium)
             }
             Err(Error::PoolExhausted { .. }) if self.holding => Ok(None),
             Err(error) => broken(format!("a commit failed: {error} ({error:?})")),
@@ -409,6 +431,11 @@ impl Run {
                 self.oracle.synced();
                 Ok(())
             }
+            Op::CheckpointBeside(beside) => self.checkpoint_beside(beside),
+            Op::Work(work) => {
+                let db = self.db()?;
+                self.held_up("background work", db.work(*work))
+            }
             Op::Step => {
                 let db = self.db()?;
                 self.held_up("step", db.step())
@@ -417,7 +444,7 @@ impl Run {
                 let db = self.db()?;
                 match view::compare(&db, self.oracle.now(), &mut self.rng) {
                     Ok(()) => self.check(),
-                    Err(_) if !self.disk.is_powered() => Err(Stop::Power),
+                    Err(_) if self.has_trouble() => Err(Stop::Medium),
                     Err(what) => broken(what),
                 }?;
                 self.compare_moments()
@@ -503,7 +530,7 @@ impl Run {
                 match reader.read_to_end(&mut got) {
                     Ok(_) if got == want[..] => Ok(()),
                     Ok(_) => broken(format!("value_reader of {} gave other bytes", show(key))),
-                    Err(_) if !self.disk.is_powered() => Err(Stop::Power),
+                    Err(_) if self.has_trouble() => Err(Stop::Medium),
                     Err(_) if self.holding => Ok(()),
                     Err(error) => broken(format!("value_reader of {}: {error}", show(key))),
                 }
@@ -681,7 +708,7 @@ impl Run {
         if self.oracle.now().tables.contains_key(name) {
             return match db.create_table(name) {
                 Err(Error::TableExists { name: which }) if which == name => Ok(()),
-                _ if !self.disk.is_powered() => Err(Stop::Power),
+                _ if self.has_trouble() => Err(Stop::Medium),
                 other => broken(format!("create_table of {name}, which exists, gave {other:?}")),
             };
         }
@@ -704,7 +731,7 @@ impl Run {
             Err(Error::TableNotFound { .. }) if !has_from => Ok(()),
             Err(Error::TableExists { .. }) if has_from && from != to => Ok(()),
             Ok(()) | Err(Error::TableExists { .. }) if has_from && from == to => Ok(()),
-            _ if !self.disk.is_powered() => Err(Stop::Power),
+            _ if self.has_trouble() => Err(Stop::Medium),
             other => broken(format!("rename of {from} ({has_from}) to {to} ({has_to}) gave {other:?}")),
         }
     }
@@ -716,14 +743,11 @@ impl Run {
         let ending = match leave {
             Leave::Close => match db.close() {
                 Ok(()) => Ending::Closed,
-                Err(_) if !self.disk.is_powered() => return Err(Stop::Power),
+                Err(_) if self.has_trouble() => return Err(Stop::Medium),
                 Err(error) => return broken(format!("close failed: {error} ({error:?})")),
             },
             Leave::Drop => {
                 drop(db);
-                if !self.disk.is_powered() {
-                    return Err(Stop::Power);
-                }
                 Ending::Killed
             }
             Leave::Kill => {
@@ -732,6 +756,9 @@ impl Run {
                 Ending::Killed
             }
         };
+        if self.has_trouble() {
+            return Err(Stop::Medium);
+        }
         self.open(ending)
     }
 
@@ -759,7 +786,7 @@ impl Run {
             | (2, Err(Error::ValueTooLarge { .. }))
             | (3, Err(Error::Reader { .. }))
             | (4, Err(Error::TableNotFound { .. })) => Ok(()),
-            _ if !self.disk.is_powered() => Err(Stop::Power),
+            _ if self.has_trouble() => Err(Stop::Medium),
             (which, other) => broken(format!("what should be refused ({which}) gave {other:?}")),
         }
     }

@@ -143,10 +143,14 @@ pub enum Op {
     Rename(usize, usize),
     /// Makes a checkpoint.
     Checkpoint,
+    /// Makes a checkpoint, with operations between its steps.
+    CheckpointBeside(Vec<Op>),
     /// Makes everything durable.
     Sync,
-    /// Background work.
+    /// All background work that is due.
     Step,
+    /// One piece of background work.
+    Work(bedstone::Work),
     /// Compares everything in every way, and checks the structure.
     Compare,
     /// Ends and opens again.
@@ -272,6 +276,40 @@ impl Generator {
             .collect()
     }
 
+    /// Operations that may happen between the steps of a checkpoint: whatever does not wait for one.
+    fn beside(&mut self, rng: &mut Rng) -> Vec<Op> {
+        let mut beside = Vec::new();
+        for _ in 0..1 + rng.below(14) {
+            let table = Self::table(rng);
+            beside.push(match rng.below(12) {
+                0 => Op::Work(*rng.pick(&bedstone::Work::ALL)),
+                1 => Op::BeginRead,
+                2 => Op::CloseRead(rng.next()),
+                3 => Op::ReadOld(rng.next(), table, self.look(rng)),
+                4 => {
+                    let mut tx = self.transaction(rng);
+                    // What happens beside it is what this list is.
+                    tx.steps.retain(|step| !matches!(step, Step::Other(_)));
+                    Op::Transact(tx)
+                }
+                5 => {
+                    let key = self.shape.key(rng);
+                    Op::PutReader(table, key, self.shape.long_value(rng))
+                }
+                6 => match rng.below(3) {
+                    0 => Op::Create(table),
+                    1 => Op::Drop(table),
+                    _ => Op::Rename(table, rng.index(TABLES.len())),
+                },
+                _ => match self.inner(rng).swap_remove(0) {
+                    Op::Checkpoint => Op::Sync,
+                    op => op,
+                },
+            });
+        }
+        beside
+    }
+
     fn look(&mut self, rng: &mut Rng) -> Look {
         match rng.below(6) {
             0 | 1 => Look::Gets((0..1 + rng.below(6)).map(|_| self.shape.bound(rng)).collect()),
@@ -360,8 +398,10 @@ impl Generator {
             12 => Op::Create(table),
             13 => Op::Drop(table),
             14 => Op::Rename(table, rng.index(TABLES.len())),
+            15 if rng.chance(2, 3) => Op::CheckpointBeside(self.beside(rng)),
             15 => Op::Checkpoint,
             16 => Op::Sync,
+            17 if rng.chance(3, 4) => Op::Work(*rng.pick(&bedstone::Work::ALL)),
             17 => Op::Step,
             18 => Op::Reopen(*rng.pick(&[Leave::Close, Leave::Drop, Leave::Kill])),
             20 => Op::BeginRead,
@@ -425,6 +465,7 @@ impl Op {
                 let value = v.as_ref().map(|v| v.len());
                 format!("swap {} {} to {value:?} bytes, expecting right: {right}", TABLES[*t], show(k))
             }
+            Op::CheckpointBeside(beside) => format!("checkpoint, and beside it [{}]", list(beside)),
             Op::Create(t) => format!("create {}", TABLES[*t]),
             Op::Drop(t) => format!("drop {}", TABLES[*t]),
             Op::Rename(a, b) => format!("rename {} to {}", TABLES[*a], TABLES[*b]),

@@ -255,7 +255,7 @@ impl Run {
         let lsn = ticket.lsn();
         match ticket.wait() {
             Ok(commit) if commit.lsn == lsn => Ok(Ok(commit)),
-            Err(e) if !self.disk.is_powered() => Ok(Err(e)),
+            Err(e) if self.has_trouble() => Ok(Err(e)),
             other => Err(Stop::Broken(format!("waiting for the ticket of {lsn} gave {other:?}"))),
         }
     }

@@ -8,6 +8,7 @@ mod format;
 mod handles;
 mod interleaved;
 mod snapshots;
+mod stepping;
 mod temp_tree;
 mod ticket;
 mod transactions;
