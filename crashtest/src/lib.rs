@@ -8,6 +8,7 @@ pub mod model;
 pub mod oracle;
 mod plan;
 pub mod power;
+pub mod power_fs;
 pub mod rng;
 mod rounds;
 pub mod scenario;

@@ -20,6 +20,22 @@ impl Kept {
     }
 }
 
+impl Kept {
+    /// This run and another one of the same mode.
+    #[must_use]
+    pub fn plus(mut self, other: &Kept) -> Self {
+        for (name, count) in &other.counts {
+            match self.counts.iter_mut().find(|(mine, _)| mine == name) {
+                Some((_, mine)) => *mine += count,
+                None => self.counts.push((name, *count)),
+            }
+        }
+        self.notes.extend(other.notes.iter().cloned());
+        self.took += other.took;
+        self
+    }
+}
+
 /// Why a run ended otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {

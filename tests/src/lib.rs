@@ -9,5 +9,6 @@ pub mod bank;
 pub mod cities;
 pub mod isolation;
 pub mod larger;
+pub mod liar;
 pub mod threads;
 pub mod transactions;

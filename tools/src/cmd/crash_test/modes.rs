@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bedstone_crashtest::{Failure, Kept, Plan, Progress, Standard, Verdict, kill, power};
+use bedstone_crashtest::power_fs::{self, FileSystem, possible};
+use bedstone_crashtest::{Failure, Kept, Limit, Plan, Progress, Standard, Verdict, kill, power};
 use clap::ValueEnum;
 
 /// What is done to the store.
@@ -13,6 +14,8 @@ pub(super) enum Mode {
     Kill,
     /// Cuts the power of simulated disks at every kind of moment
     Power,
+    /// Cuts the power below a real ext4 and a real XFS (root, Linux); DIR is only where they are mounted
+    PowerFs,
 }
 
 /// A directory of a run's own.
@@ -52,12 +55,13 @@ impl Mode {
         match self {
             Mode::Kill => "kill",
             Mode::Power => "power",
+            Mode::PowerFs => "power-fs",
         }
     }
 
     /// Whether it runs without a process or a disk of its own.
     pub(super) fn is_simulated(self) -> bool {
-        self != Mode::Kill
+        !matches!(self, Mode::Kill | Mode::PowerFs)
     }
 
     /// Runs it.
@@ -72,15 +76,17 @@ impl Mode {
         match self {
             Mode::Kill => kill::run(plan, standard, &place.path().join("store"), program, watch),
             Mode::Power => power::run(plan, watch),
+            Mode::PowerFs => below_file_systems(plan, standard, &place.path().join("mounts"), program, watch),
         }
     }
 
     /// Repeats one round of it.
     pub(super) fn only(self, plan: &Plan, round: u64) -> Verdict {
         let done = match self {
-            Mode::Kill => {
+            Mode::Kill | Mode::PowerFs => {
                 return Err(Failure::CannotRun(
-                    "a kill cannot be repeated: real processes meet by chance; run the mode again with the same seed"
+                    "a round of this mode cannot be repeated by itself: real processes meet by chance; run the mode again \
+                     with the same seed"
                         .into(),
                 ));
             }
@@ -88,5 +94,44 @@ impl Mode {
         };
         done.map_err(|failure| failure.in_round(round))?;
         Ok(Kept { counts: vec![("rounds", 1)], notes: Vec::new(), took: std::time::Duration::ZERO })
+    }
+}
+
+/// Both file systems, half of the time each; one of them if the other is not to be had.
+fn below_file_systems(
+    plan: &Plan,
+    standard: &Standard,
+    scratch: &Path,
+    program: &dyn Fn() -> Result<Command, Failure>,
+    watch: Watch<'_>,
+) -> Verdict {
+    let (there, missing): (Vec<_>, Vec<_>) = [FileSystem::Ext4, FileSystem::Xfs]
+        .into_iter()
+        .map(|fs| (fs, possible(fs)))
+        .partition(|(_, can)| can.is_ok());
+    let mut notes: Vec<String> = Vec::new();
+    for (fs, why) in missing {
+        notes.push(format!("{} left out: {}", fs.name(), why.err().unwrap_or_default()));
+    }
+    let limit = match plan.limit {
+        Limit::Time(time) => Limit::Time(time / there.len().max(1) as u32),
+        rounds => rounds,
+    };
+    let plan = Plan { limit, ..plan.clone() };
+    let mut all: Option<Kept> = None;
+    for (fs, _) in there {
+        let kept = power_fs::run(&plan, fs, standard, program, scratch, watch)?;
+        let states = kept.count("crash states");
+        let rate = states as f64 * 60.0 / kept.took.as_secs_f64().max(1e-3);
+        notes.push(format!("{}: {states} crash states, {rate:.0} a minute", fs.name()));
+        notes.extend(kept.notes.iter().cloned());
+        all = Some(match all {
+            None => kept,
+            Some(sum) => sum.plus(&kept),
+        });
+    }
+    match all {
+        Some(kept) => Ok(Kept { notes, ..kept }),
+        None => Err(Failure::CannotRun(notes.join("; "))),
     }
 }
