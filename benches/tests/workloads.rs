@@ -50,6 +50,25 @@ fn run<E: Engine>(workload: Workload) -> Result<String> {
     Ok(report::outcomes(&plan, &outcomes, E::NAME))
 }
 
+/// Figures are of the way of I/O that was meant: a benchmark that requires another than the one in effect does not
+/// run, and each report says which it was.
+#[test]
+fn figures_are_of_the_mode_of_io_that_was_required() {
+    let open = |required: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { require_io: Some(required.into()), ..settings() };
+        Bedstone::open(dir.path(), &settings).and_then(|engine| engine.effective())
+    };
+    let error = open("no such mode").unwrap_err().to_string();
+    assert!(error.contains("the I/O mode is") && error.contains("no such mode"), "{error}");
+    // One of the two is in effect, and the other one is refused.
+    let (uring, pread) = (open("Uring,"), open("Pread,"));
+    assert_eq!(uring.is_ok() as u32 + pread.is_ok() as u32, 1, "{uring:?}, {pread:?}");
+    let name = if uring.is_ok() { "Uring" } else { "Pread" };
+    let effective = format!("{:?}", uring.or(pread).unwrap());
+    assert!(effective.contains(name), "{effective}");
+}
+
 #[test]
 fn a_map_answers_rightly_in_every_workload() {
     for workload in Workload::ALL {

@@ -393,13 +393,14 @@ impl Pool {
     /// earlier timeline can be told apart.
     ///
     /// # Errors
-    /// An I/O error; the store has failed then.
+    /// An I/O error; the store has failed then. [`PoolError::Corrupt`] if a number can grow no more, which no store
+    /// comes to by being used.
     pub fn begin_opening(&self) -> Result<u32> {
         let mut superblock = self.shared.superblock.lock();
         // What was read may lie in the device's volatile cache only, if the last process was killed between a superblock
         // write and its sync: it must be on the medium before the other slot is overwritten.
         self.shared.sync_file()?;
-        let next = Superblock { opening: superblock.opening + 1, ..superblock.clone() };
+        let next = superblock.next_opening(self.shared.file.path())?;
         self.shared.write_superblock(&next)?;
         *superblock = next;
         Ok(superblock.opening)

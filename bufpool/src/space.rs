@@ -81,6 +81,9 @@ pub(crate) struct Space {
 
 impl Space {
     pub(crate) fn new(units: Units, stable: Stable, page_units: u64, next_id: u32, id_max: u32) -> Self {
+        // The table has a word for each id up to the last one. Where there was less memory for it than in an earlier
+        // life, ids that are free may lie behind it, and stay unused.
+        let next_id = next_id.min(id_max.saturating_add(1));
         // Ids below the mark that the map does not name were freed, or handed out and never written.
         let free_ids = (2..next_id).rev().map(PageId).filter(|&page| stable.get(page).is_free()).collect();
         Self {
@@ -103,7 +106,7 @@ impl Space {
     /// `count` page ids, or none if there are not so many left.
     pub(crate) fn take_ids(&mut self, count: usize, out: &mut Vec<PageId>) -> bool {
         let fresh = count.saturating_sub(self.free_ids.len());
-        if fresh > (self.id_max - self.next_id) as usize {
+        if fresh > self.id_max.saturating_sub(self.next_id) as usize {
             return false;
         }
         out.extend(self.free_ids.drain(self.free_ids.len() - (count - fresh)..).rev());
@@ -354,4 +357,53 @@ impl Space {
 /// The location of an entry, as translation words hold it.
 pub(crate) fn location_of(entry: Entry) -> Location {
     Location::new(entry.unit(), entry.check())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(next_id: u32, id_max: u32) -> Space {
+        Space::new(Units::new(64), Stable::new(4096, &[7; 16]), 1, next_id, id_max)
+    }
+
+    fn take(space: &mut Space, count: usize) -> Option<Vec<u32>> {
+        let mut ids = Vec::new();
+        let given = space.take_ids(count, &mut ids);
+        assert!(given || ids.is_empty(), "nothing is given of what is refused");
+        given.then(|| ids.into_iter().map(|PageId(id)| id).collect())
+    }
+
+    /// The last page ids there are: given out once each, then refused, and given again when they come back.
+    #[test]
+    fn page_ids_end_without_running_over() {
+        for id_max in [20, u32::MAX] {
+            let mut space = Space {
+                next_id: id_max - 3,
+                free_ids: Vec::new(),
+                ..Space::new(Units::new(64), Stable::new(4096, &[7; 16]), 1, 2, id_max)
+            };
+            assert_eq!(take(&mut space, 4), None);
+            assert_eq!(take(&mut space, 2), Some(vec![id_max - 3, id_max - 2]));
+            assert_eq!(take(&mut space, 1), Some(vec![id_max - 1]));
+            assert_eq!((take(&mut space, 1), take(&mut space, 0)), (None, Some(Vec::new())));
+            space.return_ids([PageId(id_max - 2)]);
+            assert_eq!((take(&mut space, 2), take(&mut space, 1)), (None, Some(vec![id_max - 2])));
+        }
+    }
+
+    /// A store that once had more pages than the table has words for now (where memory is limited, the table is
+    /// smaller): the ids behind its end were free, and would have been given out, all of them with the word of
+    /// page 0.
+    #[test]
+    fn ids_beyond_the_table_are_not_given_out() {
+        for next_id in [50, 51, 52, 1000] {
+            let mut space = space(next_id, 50);
+            let mut seen = std::collections::BTreeSet::new();
+            while let Some(ids) = take(&mut space, 1) {
+                assert!(ids.iter().all(|id| (2..=50).contains(id) && seen.insert(*id)), "{ids:?}");
+            }
+            assert!(seen.len() >= 48, "{seen:?}");
+        }
+    }
 }

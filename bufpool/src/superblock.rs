@@ -271,6 +271,20 @@ impl Superblock {
         Ok(())
     }
 
+    /// The superblock of the next opening of `file`.
+    ///
+    /// # Errors
+    /// [`PoolError::Corrupt`] if the opening's number, or that of the checkpoints to come, has no successor.
+    pub fn next_opening(&self, file: &Path) -> Result<Self> {
+        match self.opening.checked_add(1) {
+            Some(opening) if self.checkpoint < u64::MAX / 2 => Ok(Self { opening, ..self.clone() }),
+            _ => Err(corrupt(
+                file,
+                format!("checkpoint {} or opening {} has no successor", self.checkpoint, self.opening),
+            )),
+        }
+    }
+
     fn newness(&self) -> (u64, u32) {
         (self.checkpoint, self.opening)
     }
@@ -453,6 +467,26 @@ mod tests {
         Superblock { checkpoint: 7, opening: 4, ..sample() }.write_slot(&*file, 1).unwrap();
         let best = read_both(&*file).best(file.path()).unwrap();
         assert_eq!((best.checkpoint, best.opening), (8, 4));
+    }
+
+    /// The numbers end somewhere: that is an error, and nothing wraps to one that was used before.
+    #[test]
+    fn numbers_without_a_successor_are_refused() {
+        let next = |checkpoint, opening| {
+            Superblock { checkpoint, opening, ..sample() }.next_opening(Path::new("data"))
+        };
+        assert_eq!(next(7, u32::MAX - 1).unwrap().opening, u32::MAX);
+        assert_eq!(
+            next(u64::MAX / 2 - 1, 3).unwrap(),
+            Superblock { checkpoint: u64::MAX / 2 - 1, opening: 4, ..sample() }
+        );
+        for (checkpoint, opening) in [(7, u32::MAX), (u64::MAX, 3), (u64::MAX / 2, u32::MAX)] {
+            let error = next(checkpoint, opening).unwrap_err();
+            assert!(
+                matches!(error, PoolError::Corrupt { .. }) && error.to_string().contains("successor"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

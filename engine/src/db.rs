@@ -59,7 +59,11 @@ pub struct TableInfo {
 }
 
 /// An open database. Clones are handles to the same one; it is closed by [`Database::close`], or as well as
-/// may be when the last handle is dropped. Nothing that was acknowledged depends on closing.
+/// may be when the last handle is dropped, which tells nobody whether that succeeded: what was only relaxed is durable
+/// after [`Database::sync`] or `close`. Nothing that was acknowledged as durable depends on closing.
+///
+/// An open database does not cross `fork(2)`: a child must not use it, because its threads are not there and its files
+/// are the parent's. Closing and dropping it there do nothing to them.
 #[derive(Clone)]
 pub struct Database {
     handle: Arc<Handle>,
@@ -68,6 +72,8 @@ pub struct Database {
 /// What the last handle takes with it.
 struct Handle {
     shared: Arc<Shared>,
+    /// The process that opened the database. In a forked child there is nothing to close: see [`Database`].
+    process: u32,
     background: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -229,7 +235,7 @@ impl Database {
             disk,
             lock: Mutex::new(Some(lock)),
         });
-        let handle = Arc::new(Handle { shared, background: Mutex::new(None) });
+        let handle = Arc::new(Handle { shared, process: std::process::id(), background: Mutex::new(None) });
         if options.background == Background::Threads {
             let shared = handle.shared.clone();
             let interval = options.checkpoint_interval;
@@ -461,6 +467,12 @@ impl Handle {
     /// Closes; the second time nothing happens.
     fn close(&self) -> Result<()> {
         let shared = &self.shared;
+        if self.process != std::process::id() {
+            // The threads that would have to end are not here, and the files are the parent's. Nothing of it is
+            // dropped, since that would wait for them.
+            std::mem::forget(Arc::clone(shared));
+            return Err(Error::Closed { path: shared.path.clone() });
+        }
         shared.checkpoints.stop();
         if let Some(thread) = self.background.lock().take() {
             // A thread that panicked has said so; what it left undone is done below.

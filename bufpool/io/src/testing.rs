@@ -22,8 +22,26 @@ pub fn limit_file_size(bytes: u64) -> io::Result<()> {
     raw::limit_file_size(bytes)
 }
 
+/// Shuts the file system down that `dir` lies on, as a failing controller does: from now on every operation on it
+/// fails, for every process, until it is unmounted; of what was not on the medium nothing gets there any more (ext4 and
+/// XFS; to be used on a file system made for the purpose).
+///
+/// # Errors
+/// If the process may not do so, or the file system cannot.
+pub fn shut_down_file_system(dir: &std::path::Path) -> io::Result<()> {
+    raw::shut_down_file_system(&std::fs::File::open(dir)?)
+}
+
+/// Runs `work` in a forked process; true if it ended without a panic, and before a minute had passed. The child is the copy
+/// of the calling thread alone: `work` must not need what other threads may have locked at this moment.
+pub fn in_fork(work: impl FnOnce()) -> bool {
+    raw::in_fork(work)
+}
+
 mod raw {
+    use std::fs::File;
     use std::io;
+    use std::os::fd::AsRawFd;
 
     /// The numbers of io_uring_setup, io_uring_enter and io_uring_register, the same on every architecture.
     const FIRST: u32 = 425;
@@ -63,6 +81,35 @@ mod raw {
             thread if thread > 0 => Err(io::Error::other(format!("thread {thread} has a filter of its own"))),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    pub(super) fn in_fork(work: impl FnOnce()) -> bool {
+        // SAFETY: the child does what `work` does, whose caller vouches for it, and leaves by `_exit`, or by the signal
+        // that the alarm raises.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            // SAFETY: takes no pointers.
+            unsafe { libc::alarm(60) };
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(i32::from(outcome.is_err())) }
+        }
+        let mut status = -1;
+        // SAFETY: the pointer is to a live integer.
+        let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+        pid > 0 && waited == pid && status == 0
+    }
+
+    /// EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN, which are one number: `_IOR('X', 125, __u32)`.
+    const SHUT_DOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
+    /// Without writing anything first, the journal included.
+    const AT_ONCE: u32 = 2;
+
+    pub(super) fn shut_down_file_system(dir: &File) -> io::Result<()> {
+        let how = AT_ONCE;
+        // SAFETY: the call reads one integer, which lives during it.
+        let outcome = unsafe { libc::ioctl(dir.as_raw_fd(), SHUT_DOWN, &raw const how) };
+        if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     pub(super) fn limit_file_size(bytes: u64) -> io::Result<()> {

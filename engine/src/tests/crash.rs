@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::{Error, WriteBatch};
-use bedstone_io::sim::CutMode;
+use bedstone_io::Disk;
+use bedstone_io::sim::{CutMode, Phase, TraceDisk};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const MODES: [CutMode; 3] = [CutMode::Random, CutMode::Drop, CutMode::Keep];
 
@@ -145,6 +147,12 @@ struct Outcome {
 }
 
 fn run(disk: &Arc<SimDisk>, steps: &[Step]) -> Outcome {
+    run_through(&(disk.clone() as Arc<dyn Disk>), disk, steps)
+}
+
+/// Runs the steps on `disk`, seen through `outer`.
+fn run_through(outer: &Arc<dyn Disk>, disk: &Arc<SimDisk>, steps: &[Step]) -> Outcome {
+    let options = |disk: &Arc<SimDisk>| options(disk).disk(outer.clone());
     let mut model = Contents::new();
     let stopped =
         |model: Contents, attempted: Contents| Outcome { acknowledged: model, attempted, finished: false };
@@ -224,6 +232,36 @@ fn a_cut_anywhere_leaves_what_was_acknowledged() {
         }
         assert!(cut > 100, "the script has too few operations: {cut}");
     }
+}
+
+/// The process dies before any one of its operations, of checkpoints, recoveries and closing too: both caches of the
+/// system live on, and the next one finds what no sync has covered.
+#[test]
+fn the_process_dies_at_any_operation() {
+    let steps = script();
+    let mut n = 1;
+    loop {
+        let disk = SimDisk::new(n);
+        let trace = TraceDisk::new(disk.clone());
+        let (medium, seen) = (disk.clone(), AtomicU64::new(0));
+        trace.on_op(move |phase, _| {
+            if phase == Phase::Before && seen.fetch_add(1, Ordering::Relaxed) + 1 == n {
+                // All handles of the old life are dead from here on.
+                drop(medium.reopen());
+            }
+        });
+        let outcome = run_through(&(trace.clone() as Arc<dyn Disk>), &disk, &steps);
+        if outcome.finished {
+            break;
+        }
+        let disk = disk.reopen();
+        // What the next process finds, and what a power cut leaves of what it found.
+        let cut = disk.fork_cut(CutMode::Random, n);
+        examine(&disk, &outcome, &format!("killed before operation {n}"));
+        examine(&cut, &outcome, &format!("killed before operation {n}, then a power cut"));
+        n += if n < 40 { 1 } else { 3 };
+    }
+    assert!(n > 150, "the script has too few operations: {n}");
 }
 
 #[test]

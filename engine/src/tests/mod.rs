@@ -2,11 +2,14 @@
 
 mod basic;
 mod concurrent;
+mod counters;
 mod crash;
+mod deceived;
 mod faults;
 mod format;
 mod handles;
 mod interleaved;
+mod medium;
 mod snapshots;
 mod stepping;
 mod temp_tree;

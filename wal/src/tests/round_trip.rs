@@ -87,6 +87,39 @@ fn a_log_may_begin_anywhere_and_an_empty_one_opens() {
     assert!(matches!(Wal::create(&*disk, &config(1), Lsn(4)), Err(WalError::Config { .. })));
 }
 
+/// There is no read-ahead of the kernel's past the page cache, so the log is read in large pieces: a header for each
+/// segment, and the segments a mebibyte at a time, whatever the records' size.
+#[test]
+fn the_log_is_read_in_large_pieces() {
+    const SEGMENT: u64 = 4 << 20;
+    let sim = SimDisk::new(1);
+    let disk: Arc<dyn Disk> = sim.clone();
+    let wal = create(&disk, WalConfig { segment_bytes: SEGMENT, ..config(1) });
+    let mut count = 0;
+    while wal.tail().0 < 3 * SEGMENT - 2000 {
+        append(&wal, 1, &payload(count, 100)).unwrap();
+        count += 1;
+    }
+    wal.sync().unwrap();
+    let tail = wal.tail();
+    drop(wal);
+    let before = sim.stats();
+    let (records, reader) = read(&disk, Lsn::ZERO).unwrap();
+    assert_eq!((records.len() as u64, reader.position()), (count, tail));
+    let after = sim.stats();
+    let (reads, bytes) = (after.reads - before.reads, after.bytes_read - before.bytes_read);
+    assert!(reads <= 3 + 3 * (SEGMENT / (1 << 20) + 1), "{reads} reads of {count} records");
+    assert!(bytes <= 3 * (SEGMENT + 3 * 4096), "{bytes} bytes of {tail}");
+    // Opening for appending does not make it many again.
+    drop(Wal::open(
+        Arc::clone(&disk),
+        WalConfig { segment_bytes: SEGMENT, ..config(2) },
+        reader.end().unwrap(),
+    ));
+    let reads = sim.stats().reads - after.reads;
+    assert!(reads < 100, "{reads} reads to open");
+}
+
 #[test]
 fn the_real_disk() {
     let dir = tempfile::tempdir().unwrap();

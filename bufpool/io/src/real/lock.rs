@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use super::sys;
 use crate::error::{IoError, Op};
 use crate::traits::LockFile;
 
@@ -55,7 +56,13 @@ pub(super) fn lock(path: &Path) -> Result<Box<dyn LockFile>, IoError> {
         // The lock holds whether or not its holder can be named: a full disk must not keep anybody from
         // opening. The old text is written over before it is cut off, because that needs no new block.
         let text = format!("{process}\n");
-        if let Err(error) = file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64)) {
+        // A write beyond RLIMIT_FSIZE would end the process.
+        let written = if sys::may_grow_to(text.len() as u64) {
+            file.write_all(text.as_bytes()).and_then(|()| file.set_len(text.len() as u64))
+        } else {
+            Err(io::Error::from_raw_os_error(libc::EFBIG))
+        };
+        if let Err(error) = written {
             tracing::debug!(path = %path.display(), %error, "the lock file does not name its holder");
         }
         return Ok(Box::new(RealLock { file, process }));

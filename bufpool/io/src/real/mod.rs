@@ -275,6 +275,10 @@ fn probe_uring() -> io::Result<()> {
     let expected = AlignedBuf::copy_of(&[0x5b; ALIGN]);
     let mut memory = AlignedBuf::zeroed(ALIGN);
     let file = sys::memory_file()?;
+    if !sys::may_grow_to(expected.len() as u64) {
+        // A write beyond RLIMIT_FSIZE, to a file in memory too, would end the process.
+        return Err(io::Error::other("RLIMIT_FSIZE leaves no room for the probe"));
+    }
     transfer::write_all_at(&file, &expected, 0, ALIGN)?;
     ring::probe(file.as_fd(), &expected, &mut memory)
 }

@@ -288,3 +288,87 @@ impl Ring {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::ALIGN;
+    use crate::real::{sys, transfer};
+
+    fn rings() -> impl Iterator<Item = Ring> {
+        [false, true].into_iter().filter_map(|deferring| match Ring::of_kind(deferring) {
+            Ok(ring) => Some(ring),
+            Err(error) => {
+                eprintln!("skipped, deferring {deferring}: {error}");
+                None
+            }
+        })
+    }
+
+    /// Completions are matched with what was submitted, not counted: one that belongs to another batch is passed
+    /// over, whatever its result, and ends nothing that is still under way.
+    #[test]
+    fn completions_of_another_batch_are_passed_over() {
+        const BLOCKS: usize = 200;
+        let file = sys::memory_file().unwrap();
+        for block in 0..BLOCKS {
+            transfer::write_all_at(&file, &[block as u8; ALIGN], (block * ALIGN) as u64, 1).unwrap();
+        }
+        for mut ring in rings() {
+            for round in 0..5_u64 {
+                let strangers = 1 + round * 13;
+                for index in 0..strangers {
+                    // Of the batch before this one, and of one that was never there.
+                    let batch = if index % 2 == 0 { u64::from(ring.batch) } else { 0xdead_beef };
+                    let nop = opcode::Nop::new().build().user_data(batch << 32 | index);
+                    // SAFETY: it touches no memory.
+                    unsafe { ring.ring.submission().push(&nop).unwrap() };
+                }
+                ring.ring.submit_and_wait(strangers as usize).unwrap();
+                let mut memory = vec![0xff_u8; BLOCKS * ALIGN];
+                let mut transfers: Vec<_> = (0..)
+                    .zip(memory.chunks_mut(ALIGN))
+                    .map(|(block, buf)| Transfer::new(Memory::Read(buf), block * ALIGN as u64, 1))
+                    .collect();
+                ring.run(file.as_fd(), &mut transfers).unwrap();
+                assert!(transfers.iter().all(|transfer| transfer.request().is_none()), "round {round}");
+                assert!(
+                    transfers.into_iter().all(|transfer| transfer.into_result().is_ok()),
+                    "round {round}"
+                );
+                for (block, buf) in memory.chunks(ALIGN).enumerate() {
+                    assert!(buf.iter().all(|&byte| byte == block as u8), "round {round}, block {block}");
+                }
+            }
+        }
+    }
+
+    /// Answers that are short and come late are continued, and `run` ends when all of it was moved: a sync that
+    /// follows covers the rest too. A pipe holds 64 KiB and so cannot answer a read of more at once.
+    #[test]
+    fn short_and_late_answers_are_continued_before_the_batch_ends() {
+        const BYTES: usize = 1 << 20;
+        let expected: Vec<u8> =
+            (0..BYTES as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        for mut ring in rings() {
+            let (reader, mut writer) = io::pipe().unwrap();
+            let mut memory = vec![0_u8; BYTES];
+            let mut transfers = [Transfer::new(Memory::Read(&mut memory), 0, 1)];
+            std::thread::scope(|scope| {
+                let expected = &expected;
+                scope.spawn(move || {
+                    for piece in expected.chunks(10_007) {
+                        writer.write_all(piece).unwrap();
+                    }
+                });
+                ring.run(reader.as_fd(), &mut transfers).unwrap();
+            });
+            let [transfer] = transfers;
+            transfer.into_result().unwrap();
+            assert!(memory == expected);
+        }
+    }
+}

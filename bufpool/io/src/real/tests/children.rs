@@ -57,6 +57,11 @@ fn io_uring_forbidden_while_rings_exist() {
 fn a_file_size_limit_is_an_error_and_no_signal() {
     let dir = TempDir::new().unwrap();
     in_child("limit", dir.path());
+    // Where no file may have a byte, and the signal would end the process: probes and the lock's text are files too.
+    for blocks in ["0", "1"] {
+        let dir = TempDir::new().unwrap();
+        in_limited_child(&format!("ulimit -f {blocks}"), "no files", dir.path());
+    }
 }
 
 #[test]
@@ -64,6 +69,55 @@ fn a_full_disk_is_an_error() {
     let dir = TempDir::new().unwrap();
     let script = r#"mount -t tmpfs -o size=1m none "$0" && exec "$@""#;
     in_mounting_child(script, "full", dir.path(), dir.path());
+}
+
+/// A program that is started while files are open inherits none of them: a lock would be held for as long as that
+/// program runs, whatever became of its holder.
+#[test]
+fn a_program_started_meanwhile_inherits_no_file() {
+    let dir = TempDir::new().unwrap();
+    let disk = RealDisk::new(IoChoice::Auto, true).unwrap();
+    let _lock = disk.lock(&dir.path().join("LOCK")).unwrap();
+    let file = disk.open_direct(&dir.path().join("data"), OpenMode::CreateNew).unwrap();
+    let _log = disk.open_log(&dir.path().join("log"), OpenMode::CreateNew).unwrap();
+    write_and_read(&*file, 100, ALIGN, 1);
+    let open_files = |process: u32| -> Vec<String> {
+        std::fs::read_dir(format!("/proc/{process}/fd"))
+            .unwrap()
+            .filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok())
+            .map(|target| target.display().to_string())
+            .filter(|target| target.contains("io_uring") || Path::new(target).starts_with(dir.path()))
+            .collect()
+    };
+    assert!(open_files(std::process::id()).len() >= 3);
+    let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+    let inherited = open_files(child.id());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(inherited.is_empty(), "{inherited:?}");
+}
+
+/// A ring needs memory that may be locked, and a descriptor. Where either is used up, now or from the start,
+/// batches go another way, and nothing is lost for good.
+#[test]
+fn a_ring_that_cannot_be_had_is_done_without() {
+    let dir = TempDir::new().unwrap();
+    in_child("no memory", dir.path());
+    let dir = TempDir::new().unwrap();
+    in_child("no memory, later", dir.path());
+    let dir = TempDir::new().unwrap();
+    in_limited_child("ulimit -l 0", "no locked memory", dir.path());
+    let dir = TempDir::new().unwrap();
+    in_limited_child("ulimit -n 64", "no descriptors", dir.path());
+}
+
+/// tmpfs takes O_DIRECT and keeps the pages all the same, as btrfs does with checksummed files: it must be found
+/// out by looking, and be told, and everything must work.
+#[test]
+fn a_file_system_that_caches_direct_writes_is_told_apart() {
+    let dir = TempDir::new().unwrap();
+    let script = r#"mount -t tmpfs -o size=8m none "$0" && exec "$@""#;
+    in_mounting_child(script, "cached", dir.path(), dir.path());
 }
 
 #[test]
@@ -75,6 +129,13 @@ fn an_overlay_is_direct_or_says_that_it_is_not() {
     std::fs::write(dir.path().join("lower/old"), [5; 2 * ALIGN]).unwrap();
     let script = r#"cd "$0" && mount -t overlay -o userxattr,lowerdir=lower,upperdir=upper,workdir=work none merged && exec "$@""#;
     in_mounting_child(script, "overlay", dir.path(), &dir.path().join("merged"));
+}
+
+/// Runs [`child`] under what the shell's `limit` sets.
+fn in_limited_child(limit: &str, scenario: &str, dir: &Path) {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!(r#"{limit} && exec "$0" "$@""#)]).arg(std::env::current_exe().unwrap());
+    run_child(&mut command, scenario, dir);
 }
 
 /// Runs [`child`] in a mount name space of its own, after `script`, which is given `root` and then what to
@@ -162,23 +223,6 @@ fn lose_a_ring_in_flight(deferring: bool) {
         assert_eq!(finished, 64);
     });
     assert!(memory[..64 * ALIGN].iter().all(|&b| b == 6) && memory[64 * ALIGN..].iter().all(|&b| b == 0));
-}
-
-/// Runs `work` in a forked process; true if it ended without a panic.
-fn in_fork(work: impl FnOnce()) -> bool {
-    // SAFETY: the child does what `work` does and leaves by `_exit`. It is the copy of one thread of a
-    // process whose other thread only waits for the test, so no lock that `work` needs is held by a thread
-    // that does not exist.
-    let pid = unsafe { libc::fork() };
-    if pid == 0 {
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        // SAFETY: ends the process.
-        unsafe { libc::_exit(i32::from(outcome.is_err())) }
-    }
-    let mut status = -1;
-    // SAFETY: the pointer is to a live integer.
-    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
-    pid > 0 && waited == pid && status == 0
 }
 
 /// Runs [`child`] with a scenario in a process of its own, which must end well.
@@ -318,6 +362,83 @@ fn child() {
                 Err(error) => assert!(error.is_direct_refused() && !report.direct, "{error}"),
             }
         }
+        "no files" => {
+            let disk = RealDisk::new(IoChoice::Auto, true).unwrap();
+            drop(disk.lock(&dir.join("LOCK")).unwrap());
+            let file = disk.open_direct(&data, OpenMode::CreateNew).unwrap();
+            let log = disk.open_log(&dir.join("log"), OpenMode::CreateNew).unwrap();
+            assert!(file.allocate(ALIGN as u64).unwrap_err().is_no_space());
+            assert!(log.allocate_zeroed(ALIGN as u64).unwrap_err().is_no_space());
+            assert!(log.allocate(ALIGN as u64).unwrap_err().is_no_space());
+        }
+        "no memory" => {
+            testing::deny_io_uring(libc::ENOMEM).unwrap();
+            let disk = RealDisk::new(IoChoice::Auto, true).unwrap();
+            write_and_read(&*disk.open_direct(&data, OpenMode::CreateNew).unwrap(), 100, ALIGN, 1);
+            let report = disk.report(&dir);
+            assert_eq!(report.mode, IoMode::Pread);
+            assert!(
+                report.reason.contains("ENOMEM") && report.reason.contains("RLIMIT_MEMLOCK"),
+                "{report:?}"
+            );
+        }
+        "no memory, later" => {
+            let Ok(disk) = RealDisk::new(IoChoice::Uring, true) else {
+                return eprintln!("skipped: no io_uring");
+            };
+            let file = disk.open_direct(&data, OpenMode::CreateNew).unwrap();
+            write_and_read(&*file, 100, ALIGN, 1);
+            testing::deny_io_uring(libc::ENOMEM).unwrap();
+            write_and_read(&*file, 100, ALIGN, 2);
+            // Want of memory may pass: io_uring is not given up.
+            assert_eq!(disk.report(&dir).mode, IoMode::Uring);
+        }
+        "no locked memory" => {
+            let disk = RealDisk::new(IoChoice::Auto, true).unwrap();
+            write_and_read(&*disk.open_direct(&data, OpenMode::CreateNew).unwrap(), 100, ALIGN, 1);
+            println!("{:?}", disk.report(&dir));
+        }
+        "no descriptors" => {
+            let disk = RealDisk::new(IoChoice::Auto, true).unwrap();
+            let file = disk.open_direct(&data, OpenMode::CreateNew).unwrap();
+            let log = disk.open_log(&dir.join("log"), OpenMode::CreateNew).unwrap();
+            let mut all = Vec::new();
+            let refused = loop {
+                match std::fs::File::open("/dev/null") {
+                    Ok(one) => all.push(one),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(refused.raw_os_error(), Some(libc::EMFILE));
+            // Threads that would need a ring of their own.
+            std::thread::scope(|scope| {
+                scope.spawn(|| write_and_read(&*file, 100, ALIGN, 2));
+            });
+            log.write_at(b"still open", 0).unwrap();
+            log.sync_data().unwrap();
+            for error in [
+                disk.open_direct(&data, OpenMode::ReadWrite).unwrap_err(),
+                disk.open_log(&dir.join("new"), OpenMode::CreateNew).unwrap_err(),
+                disk.lock(&dir.join("LOCK")).unwrap_err(),
+                disk.sync_dir(&dir).unwrap_err(),
+            ] {
+                assert_eq!(error.source.raw_os_error(), Some(libc::EMFILE), "{error}");
+                assert!(!error.is_direct_refused() && !error.is_locked(), "{error}");
+            }
+            drop(all);
+            write_and_read(&*disk.open_direct(&data, OpenMode::ReadWrite).unwrap(), 100, ALIGN, 3);
+            disk.lock(&dir.join("LOCK")).unwrap();
+        }
+        "cached" => {
+            for choice in [IoChoice::Pread, IoChoice::Auto] {
+                let disk = RealDisk::new(choice, true).unwrap();
+                let report = disk.report(&dir);
+                assert_eq!((&*report.file_system, report.direct), ("tmpfs", false), "{report:?}");
+                assert!(report.reason.contains("not direct"), "{report:?}");
+                let file = disk.open_direct(&dir.join(format!("{choice:?}")), OpenMode::CreateNew).unwrap();
+                write_and_read(&*file, 100, ALIGN, 5);
+            }
+        }
         "in flight, plain" => lose_a_ring_in_flight(false),
         "in flight, deferring" => lose_a_ring_in_flight(true),
         "fork" => {
@@ -327,7 +448,7 @@ fn child() {
                 write_and_read(&*file, 100, ALIGN, 1);
                 let lock = disk.lock(&dir.join("LOCK")).unwrap();
                 let mut given = Some((disk, Arc::clone(&file), lock));
-                assert!(in_fork(|| {
+                assert!(testing::in_fork(|| {
                     write_and_read(&*file, 100, ALIGN, 2);
                     write_and_read(&*file, 100, ALIGN, 3);
                     given.take();
