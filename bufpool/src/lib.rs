@@ -49,6 +49,9 @@ mod flush;
 pub mod format;
 #[cfg(not(loom))]
 mod free;
+#[cfg(all(feature = "fuzzing", not(loom)))]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(not(loom))]
 mod guard;
 #[cfg(not(loom))]

@@ -25,6 +25,8 @@ use crate::header::PageId;
 use crate::units::UNIT;
 
 pub use block::{CHUNK_KIND, DIRECTORY_KIND};
+#[cfg(feature = "fuzzing")]
+pub(crate) use block::{fuzz_target as block_target, make as mend_map_block};
 pub use load::load;
 pub(crate) use load::load_lenient;
 pub use update::{MapAbandoned, MapUpdate};

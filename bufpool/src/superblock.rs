@@ -388,6 +388,14 @@ fn neither(file: &Path, first: &SlotFault, second: &SlotFault) -> PoolError {
     }
 }
 
+/// Makes magic and checksum of a slot right, for fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn mend_slot(slot: &mut [u8]) {
+    slot[..MAGIC.len()].copy_from_slice(&MAGIC);
+    let checksum = crc32c(0, &slot[..CHECKED_BYTES]);
+    slot[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,9 @@
 //! simulated disk and in child processes that are killed.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod kill;
 pub mod model;
 pub mod oracle;

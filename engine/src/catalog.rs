@@ -218,7 +218,10 @@ pub(crate) fn key(id: u32) -> [u8; 4] {
 pub(crate) fn decode_key(bytes: &[u8]) -> std::result::Result<u32, String> {
     let key: [u8; 4] =
         bytes.try_into().map_err(|_| format!("a catalog key of {} bytes, 4 expected", bytes.len()))?;
-    Ok(u32::from_be_bytes(key))
+    match u32::from_be_bytes(key) {
+        id if id > TABLE_MAX => Err(format!("a table of number {id}, the largest is {TABLE_MAX}")),
+        id => Ok(id),
+    }
 }
 
 /// What an entry of the catalog's tree says to a tool: a table that is there, or nothing that it shows.
@@ -327,6 +330,7 @@ mod tests {
             assert!(Record::decode(&bad).is_err(), "byte {at} = {byte}");
         }
         assert!(decode_key(b"abc").is_err());
+        assert!(decode_key(&key(TABLE_MAX)).is_ok() && decode_key(&key(u32::MAX)).is_err());
         assert_eq!(decode_key(&key(77)).unwrap(), 77);
     }
 

@@ -414,7 +414,13 @@ impl Error {
                 detail: format!("cannot map {bytes} bytes: {error}"),
             },
             PoolError::Config(detail) => Error::BadOption { option: "pool", detail: detail.clone() },
-            PoolError::Free(page) => Error::Internal(format!("{page} is free but referred to")),
+            PoolError::Free(page) => Error::Corrupt {
+                file: PathBuf::from("data"),
+                offset: 0,
+                page: Some(page.0),
+                what: "page map",
+                detail: format!("{page} is asked for or referred to, but there is none of this number"),
+            },
             other => Error::Internal(other.to_string()),
         }
     }

@@ -36,6 +36,9 @@ mod db;
 #[cfg(any(doc, doctest))]
 pub mod documentation;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod inspect;
 mod options;
 mod range;

@@ -293,7 +293,7 @@ impl<'a> Replay<'a> {
     }
 
     fn create(&mut self, table: u32, name: &str, lsn: u64) -> std::result::Result<(), Stop> {
-        if table == catalog::CATALOG_TABLE || catalog::check_name(name).is_err() {
+        if !(1..=catalog::TABLE_MAX).contains(&table) || catalog::check_name(name).is_err() {
             return Err(Stop::Bad(format!("a table of number {table} and name {name:?} is made")));
         }
         self.next_id = self.next_id.max(table.saturating_add(1));

@@ -22,6 +22,9 @@ mod config;
 mod damage;
 mod error;
 pub mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod group;
 mod lsn;
 mod notify;

@@ -28,7 +28,7 @@ pub const WAL_FORMAT_VERSION: u32 = 0;
 /// The first bytes of every segment.
 pub const SEGMENT_MAGIC: [u8; 8] = *b"BEDSTLOG";
 
-const CHECKED_BYTES: usize = offset_of!(SegmentHeader, crc);
+pub(crate) const CHECKED_BYTES: usize = offset_of!(SegmentHeader, crc);
 
 /// A segment file as its header describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,14 +122,14 @@ pub(crate) fn encode_header(database_id: [u8; 16], opening: u32, start: u64, byt
 }
 
 /// A header that passed every check but that of the database id.
-struct Parsed {
-    database_id: [u8; 16],
-    opening: u32,
-    start: u64,
-    bytes: u64,
+pub(crate) struct Parsed {
+    pub(crate) database_id: [u8; 16],
+    pub(crate) opening: u32,
+    pub(crate) start: u64,
+    pub(crate) bytes: u64,
 }
 
-fn parse_header(block: &[u8]) -> Result<Parsed, String> {
+pub(crate) fn parse_header(block: &[u8]) -> Result<Parsed, String> {
     let Ok((header, rest)) = SegmentHeader::read_from_prefix(block) else {
         return Err(format!("{} bytes are too few for a header", block.len()));
     };

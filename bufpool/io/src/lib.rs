@@ -11,6 +11,9 @@
 
 pub mod buf;
 pub mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz;
 mod heap;
 pub mod layout;
 pub mod real;

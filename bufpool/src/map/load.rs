@@ -170,6 +170,11 @@ impl<'a> Loader<'a> {
                 self.report(entry.offset(), None, detail)?;
                 continue;
             }
+            if block::entries(&op.buf).all(|raw| raw == 0) {
+                // Such a block is not stored. Taken for one, its units would be in use and belong to nobody.
+                let detail = format!("block {number} of level {level} has no entry in use");
+                self.report(entry.offset(), None, detail)?;
+            }
             places.push((number, entry));
             if level == 0 {
                 self.take_chunk(number, entry, &op.buf)?;

@@ -277,6 +277,15 @@ fn maps_that_no_store_writes_are_refused() {
         "written by checkpoint 1",
     );
     expect_corrupt(spoilt(&[(PageId(5), good)], |store| store.superblock.database_id = [0; 16]), "expected");
+    let empty = |store: &mut Store| {
+        let id = block::BlockId { level: 1, number: 0, id_fold: store.stable.id_fold };
+        let (image, check) = block::encode(id, 1, &[0; FAN as usize]);
+        let entry = Entry::new(50, 1, check);
+        store.file.overwrite(entry.offset(), &image);
+        store.superblock.map_root = Root { entry, height: 2 };
+        (store.superblock.live_pages, store.superblock.map_blocks) = (0, 0);
+    };
+    expect_corrupt(spoilt(&[(PageId(5), good)], empty), "no entry in use");
 }
 
 #[test]

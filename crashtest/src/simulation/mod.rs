@@ -129,10 +129,20 @@ struct Run {
 /// # Errors
 /// Says what went wrong, with the last operations.
 pub fn run(seed: u64, operations: usize, trace: bool) -> Result<Report, String> {
-    let mut rng = Rng::of(&[seed, 1]);
+    if trace {
+        eprintln!("seed {seed}");
+    }
+    run_with(Rng::of(&[seed, 1]), operations, trace)
+}
+
+/// Runs what this generator decides with so many operations; else as [`run`].
+///
+/// # Errors
+/// Says what went wrong, with the last operations.
+pub fn run_with(mut rng: Rng, operations: usize, trace: bool) -> Result<Report, String> {
     let config = Config::draw(&mut rng);
     if trace {
-        eprintln!("seed {seed}: {config:?}");
+        eprintln!("{config:?}");
     }
     let disk = SimDisk::new(rng.next());
     if rng.chance(1, 4) {

@@ -5,12 +5,13 @@
 mod dump;
 mod log;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bedstone_bufpool::page_file::{Owner, PageFile};
 use bedstone_bufpool::superblock::SLOT_OFFSETS;
-use bedstone_bufpool::{PageHeader, PageId, PageKind, UNIT};
+use bedstone_bufpool::{HEADER_BYTES, PageHeader, PageId, PageKind, UNIT};
 use bedstone_io::{Disk, crc32c};
 
 use crate::btree::node::{CellValue, Inner, Leaf, OverflowData, OverflowIndex, verify};
@@ -107,7 +108,8 @@ impl Inspector {
     pub fn page(&self, page: u32) -> Result<PageDump> {
         let raw = self.file.read_page_raw(PageId(page))?;
         let bytes = &raw.bytes[..];
-        let header = PageHeader::read(bytes);
+        // A damaged map may give an image any length, none at all included; that is among the findings.
+        let header = PageHeader::read(if bytes.len() < HEADER_BYTES { &[0; HEADER_BYTES] } else { bytes });
         let mut findings = raw.findings;
         let body = if findings.is_empty() {
             match verify(&header, bytes) {
@@ -129,7 +131,7 @@ impl Inspector {
             table: header.table,
             max_lsn: header.max_lsn,
             checksum: header.checksum,
-            computed_checksum: crc32c(0, &bytes[4..]),
+            computed_checksum: crc32c(0, bytes.get(4..).unwrap_or_default()),
             findings,
             body,
         })
@@ -152,14 +154,18 @@ impl Inspector {
         let mut pages = vec![PageId::CATALOG_ROOT];
         // A database without a checkpoint has no catalog in its pages yet.
         pages.retain(|&page| !self.file.entry(page).is_free());
+        let mut met = HashSet::new();
         while let Some(page) = pages.pop() {
+            // Levels fall on the way down, but ways that meet again would be more than anybody can go.
+            if !met.insert(page) {
+                return Err(self.damaged(page, "two pages lead to it".into()));
+            }
             let (bytes, header) = self.file.read_page(page)?;
             if let Err(what) = verify(&header, &bytes) {
                 return Err(self.damaged(page, what));
             }
             match PageKind::from_byte(header.kind) {
                 Some(PageKind::Inner) => {
-                    // Levels fall on the way down, so a damaged file cannot lead around in circles.
                     let inner = Inner::new(&bytes);
                     for child in inner.child_ids(0..inner.count() + 1) {
                         let below = self.file.read_page(child)?.1;

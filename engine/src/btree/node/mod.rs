@@ -25,6 +25,8 @@
 //! release builds as well.
 
 mod cell;
+#[cfg(feature = "fuzzing")]
+mod fuzz;
 mod inner;
 mod inner_build;
 mod inner_split;
@@ -45,6 +47,8 @@ mod testing;
 mod verify;
 
 pub(crate) use cell::{CellValue, OverflowRef};
+#[cfg(feature = "fuzzing")]
+pub(crate) use fuzz::page as fuzz_page;
 pub(crate) use inner::Inner;
 pub(crate) use inner_build::{
     InnerChange, InnerPlan, build_inner_merged, build_root_with_child, build_root_with_two, inner_merge_fits,

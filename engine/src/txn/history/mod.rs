@@ -41,6 +41,8 @@ mod record;
 mod scan;
 
 pub(crate) use record::Old;
+#[cfg(feature = "fuzzing")]
+pub(crate) use record::{push, versions};
 pub(crate) use scan::{HistoryScan, Way};
 
 use std::ops::Bound;

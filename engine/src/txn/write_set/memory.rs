@@ -24,7 +24,7 @@ pub(super) const PUT: u8 = 1;
 pub(super) const DELETE: u8 = 0;
 
 /// Takes tag and value apart; `None` is a delete.
-pub(super) fn untag(stored: &[u8]) -> Option<&[u8]> {
+pub(crate) fn untag(stored: &[u8]) -> Option<&[u8]> {
     match stored {
         [PUT, value @ ..] => Some(value),
         _ => None,

@@ -32,6 +32,8 @@ use crate::checkpoint::Building;
 use crate::error::{Error, Result};
 use crate::shared::Shared;
 use crate::txn::temp_tree::TempTree;
+#[cfg(feature = "fuzzing")]
+pub(crate) use memory::untag as untag_for_fuzzing;
 use memory::{DELETE, Memory, PUT, untag};
 use scan::reading_error;
 pub(crate) use scan::{Side, WriteScan};
