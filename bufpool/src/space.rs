@@ -13,8 +13,10 @@
 //! 5. A freed overflow page that a reader with a ticket may still want keeps its translation word and its units until
 //!    the ticket is gone, though the delta says "free" at once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+use bedstone_io::defect::{self, Defect};
 
 use crate::error::PoolError;
 use crate::header::PageId;
@@ -77,6 +79,8 @@ pub(crate) struct Space {
     /// Tickets held, by the stamp at which they were taken.
     tickets: BTreeMap<u64, usize>,
     captures: u64,
+    /// Units given back although the stable map names them, see [`Space::superseded`]: not to be given back again.
+    pub(crate) early: BTreeSet<u64>,
 }
 
 impl Space {
@@ -100,6 +104,7 @@ impl Space {
             free_stamp: 0,
             tickets: BTreeMap::new(),
             captures: 0,
+            early: BTreeSet::new(),
         }
     }
 
@@ -177,6 +182,7 @@ impl Space {
             }
             None => {
                 delta.pages.insert(page, Filed { entry: Some(entry), capture });
+                self.superseded(page);
                 None
             }
         };
@@ -192,6 +198,19 @@ impl Space {
         let before = delta.pages.insert(page, Filed { entry: None, capture });
         if let Some(Filed { entry: Some(entry), .. }) = before {
             self.give_back(page, entry);
+        }
+        self.superseded(page);
+    }
+
+    /// A delta says something newer about the page than the stable map. Law 1: its image there stays in use all the same.
+    fn superseded(&mut self, page: PageId) {
+        let old = self.stable.get(page);
+        if defect::is(Defect::ReuseEarly)
+            && !old.is_free()
+            && !self.is_deferred(page)
+            && self.early.insert(old.unit())
+        {
+            self.free_units(old.unit(), old.units());
         }
     }
 
@@ -292,6 +311,9 @@ impl Space {
             }
         }
         for (unit, units) in self.stable.apply(update) {
+            if self.early.remove(&unit) {
+                continue;
+            }
             match held.get(&unit) {
                 Some(&(page, entry)) => self.give_back(page, entry),
                 None => self.free_units(unit, units),

@@ -12,6 +12,7 @@ use std::fmt;
 use std::mem::offset_of;
 use std::path::Path;
 
+use bedstone_io::defect::{self, Defect};
 use bedstone_io::layout::Layout;
 use bedstone_io::{AlignedBuf, DirectFile, IoError, crc32c, layout};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -266,6 +267,10 @@ impl Superblock {
     pub fn write_both(&self, file: &dyn DirectFile, first: usize) -> std::result::Result<(), IoError> {
         for slot in [first, 1 - first] {
             self.write_slot(file, slot)?;
+            // The rule: a copy is written over only while the other one is whole and durable.
+            if slot == first && defect::is(Defect::SuperblocksAtOnce) {
+                continue;
+            }
             file.sync_data()?;
         }
         Ok(())

@@ -104,7 +104,7 @@ pub fn power_cuts_round(seed: u64, round: u64, workload: &dyn Workload) -> Resul
                     Err(what) => return Err(Failure::broken(format!("life {life}: {what}"))),
                 }
                 if disk.is_powered() {
-                    let (worked, heard) = work(workload, &db, u64::MAX);
+                    let (worked, heard) = work(workload, &db, |_| true);
                     promised.extend(&heard);
                     if let Err(error) = worked
                         && disk.is_powered()
@@ -198,22 +198,37 @@ fn one_fault(
     let disk = SimDisk::new(rng.next());
     disk.fail_nth(kind, n, fault, repeat);
     let mut promised = Promised::default();
-    if let Ok(db) = open(workload, &disk) {
-        let (worked, heard) = work(workload, &db, commits);
-        promised.extend(&heard);
-        if let Err(Error::Internal(what)) = worked {
-            return Err(format!("an error that should not be: {what}"));
+    // A checkpoint makes what a fault has taken from the log superfluous. So half of the lives end soon after the fault.
+    let soon = rng.chance(1, 2).then(|| rng.below(4));
+    // A failed sync of the directory may have lost names for good; what was never opened is owed to nobody.
+    let Ok(db) = open(workload, &disk) else { return Ok(0) };
+    let at_fault = AtomicU64::new(u64::MAX);
+    let (worked, heard) = work(workload, &db, |heard| {
+        if disk.stats().faults > 0 {
+            at_fault.fetch_min(heard, Ordering::Relaxed);
         }
-        drop(db.close());
-    } else {
-        // A failed sync of the directory may have lost names for good; what was never opened is owed to nobody.
-        return Ok(0);
+        let since = heard.saturating_sub(at_fault.load(Ordering::Relaxed));
+        heard < commits
+            && soon.is_none_or(|soon| at_fault.load(Ordering::Relaxed) == u64::MAX || since < soon)
+    });
+    promised.extend(&heard);
+    if let Err(Error::Internal(what)) = worked {
+        return Err(format!("an error that should not be: {what}"));
     }
+    let left_open = match soon {
+        Some(_) => Some(db),
+        None => {
+            drop(db.close());
+            None
+        }
+    };
     disk.clear_faults();
     if rng.chance(2, 3) {
         disk.power_cut(mode(&mut rng));
     }
     let disk = disk.reopen();
+    // In the next life, which it cannot reach.
+    drop(left_open);
     let db = open(workload, &disk).map_err(|error| format!("opening afterwards: {error} ({error:?})"))?;
     // After a fault even what the kernel had is not owed: a failed sync may have lost it.
     verify(workload, &db, &mut promised)?;
@@ -227,7 +242,7 @@ fn operations(workload: &dyn Workload, kind: OpKind, commits: u64) -> u64 {
     // A fault that strikes nothing, but counts: the medium tells how many operations it has let through.
     disk.fail_nth(kind, u64::MAX, Fault::Eio, Repeat::Once);
     if let Ok(db) = open(workload, &disk) {
-        drop(work(workload, &db, commits));
+        drop(work(workload, &db, |heard| heard < commits));
         drop(db.close());
     }
     disk.counted().iter().sum()
@@ -237,13 +252,17 @@ fn open(workload: &dyn Workload, disk: &Arc<SimDisk>) -> bedstone::Result<Databa
     workload.options().disk(disk.clone()).background(Background::Manual).open_or_create(Path::new(DIR))
 }
 
-/// Works until so many commits were acknowledged.
-fn work(workload: &dyn Workload, db: &Database, most: u64) -> (bedstone::Result<()>, Promised) {
+/// Works as long as `goes_on` says so, which is told how many commits were acknowledged.
+fn work(
+    workload: &dyn Workload,
+    db: &Database,
+    goes_on: impl Fn(u64) -> bool + Sync,
+) -> (bedstone::Result<()>, Promised) {
     let promised = Mutex::new(Promised::default());
     let report = |ack: Ack| {
         let mut promised = promised.lock();
         promised.add(ack);
-        promised.heard < most
+        goes_on(promised.heard)
     };
     let outcome = workload.work(db, &Acks::new(&report));
     (outcome, promised.into_inner())

@@ -3,6 +3,8 @@
 //! The writes are kept as the log will hold them, one behind the other, so that a batch whose keys were added
 //! in ascending order goes into the log without being copied again.
 
+use bedstone_io::defect::{self, Defect};
+
 use crate::db::Database;
 use crate::error::{Error, Result};
 use crate::table::Table;
@@ -173,7 +175,7 @@ impl WriteBatch {
 
     /// The writes as the log is to hold them, in order; long runs come as one piece.
     pub(crate) fn pieces(&self) -> Vec<&[u8]> {
-        if self.ascending {
+        if self.ascending && !defect::is(Defect::HalfBatch) {
             return vec![&self.bytes];
         }
         self.writes.iter().map(|w| w.encoded(&self.bytes)).collect()

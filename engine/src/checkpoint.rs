@@ -38,6 +38,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bedstone_bufpool::CheckpointParams;
+use bedstone_io::defect::{self, Defect};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
@@ -260,6 +261,10 @@ impl Shared {
             self.pool.begin_checkpoint().map_err(|e| self.pool_error(e))?
         };
         let log_end = self.wal.tail().0;
+        // Step 7 comes after step 6.
+        if defect::is(Defect::RecycleEarly) {
+            self.wal.recycle_below(bedstone_wal::Lsn(replay_lsn)).map_err(|e| self.wal_error(e))?;
+        }
         pause(CheckpointStep::EpochClosed);
         checkpoint.write_pages_pausing(&mut |at| pause(at.into())).map_err(|e| self.pool_error(e))?;
         pause(CheckpointStep::PagesWritten);

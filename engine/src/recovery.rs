@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 use bedstone_bufpool::{PageId, Pool};
 use bedstone_io::Disk;
+use bedstone_io::defect::{self, Defect};
 use bedstone_wal::{LogEnd, LogReader, Lsn, classify_end};
 
 use crate::btree::node::CellValue;
@@ -93,7 +94,11 @@ struct Waiting {
 /// Replays the log onto the pages of the last checkpoint.
 pub(crate) fn recover(place: &Place<'_>, opening: u32) -> Result<Recovered> {
     let superblock = place.pool.superblock();
-    let from = superblock.replay_lsn;
+    // The rule: C. The pages hold some commits between C and L in part, or not at all.
+    let from = match defect::is(Defect::ReplayFromLogEnd) {
+        true => superblock.log_end,
+        false => superblock.replay_lsn,
+    };
     let mut replay = Replay::begin(place, superblock.database_id)?;
     let mut report = RecoveryReport { from_lsn: from, opening, ..RecoveryReport::default() };
     let progress = |at_lsn: u64, commits: u64, done: bool| {

@@ -24,6 +24,8 @@
 
 use std::collections::VecDeque;
 
+use bedstone_io::defect::{self, Defect};
+
 /// What is wanted of the log up to some position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Need {
@@ -141,6 +143,12 @@ impl<W> Ledger<W> {
             return Turn::Failed;
         }
         if need == Need::Durable {
+            // Rule 1, broken: a sync that covers the position is under way, and has not succeeded yet.
+            if defect::is(Defect::AckBeforeSync)
+                && self.syncs.back().is_some_and(|last| last.run.upto >= upto)
+            {
+                return Turn::Done;
+            }
             if self.syncs.back().is_some_and(|last| last.run.upto >= upto) || !self.sync_allowed() {
                 return Turn::Wait;
             }

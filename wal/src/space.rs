@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bedstone_io::defect::{self, Defect};
 use bedstone_io::{AlignedBuf, AlignedSliceMut, Disk, IoError, LogFile, OpenMode};
 
 use crate::buffer::WRITE_ALIGN;
@@ -113,7 +114,10 @@ pub(crate) fn make_segment(
         let _ = disk.remove(&from);
         return Err(error);
     }
-    disk.sync_dir(&cfg.dir).map_err(NotMade::SyncFailed)?;
+    // The rule: a segment is written to only after its name is durable.
+    if !defect::is(Defect::SkipSegmentDirSync) {
+        disk.sync_dir(&cfg.dir).map_err(NotMade::SyncFailed)?;
+    }
     Ok(Segment::open(disk, path, start, cfg.segment_bytes, cfg.syncs_in_flight)?)
 }
 

@@ -10,6 +10,7 @@
 #![deny(missing_docs)]
 
 pub mod buf;
+pub mod defect;
 pub mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

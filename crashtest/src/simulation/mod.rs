@@ -17,7 +17,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bedstone::{Database, Durability, Error, Table, WriteBatch};
-use bedstone_io::sim::{CutMode, SimDisk};
+use bedstone_io::sim::{CutMode, OpKind, SimDisk};
 
 use crate::model::{Bytes, Change, Map, show};
 use crate::oracle::{Ending, Oracle};
@@ -199,6 +199,9 @@ impl Run {
             }
             let op = generator.next(&mut self.rng);
             self.report.operations += 1;
+            if matches!(op, Op::Checkpoint) && self.rng.chance(1, 3) {
+                self.cut_at_sync_of_data();
+            }
             self.note(|| op.brief());
             match self.perform(&op) {
                 Ok(()) => {}
@@ -236,13 +239,20 @@ impl Run {
         self.did.push_back(text);
     }
 
+    /// The power is to go at one of the syncs that come with a superblock: few among all operations, and each keeps a
+    /// rule of its own.
+    fn cut_at_sync_of_data(&mut self) {
+        self.disk.set_cut_at("/data", OpKind::Sync, 1 + self.rng.below(4), cut_mode(&mut self.rng));
+    }
+
     /// Opens the store, maybe with the power going or an operation failing meanwhile, and judges what is found.
     fn open(&mut self, mut ending: Ending) -> Step {
         loop {
-            if self.rng.chance(1, 3) {
-                self.disk.set_cut_after(1 + self.rng.below(25), cut_mode(&mut self.rng));
-            } else if self.rng.chance(1, 20) {
-                self.arm();
+            match self.rng.below(6) {
+                0 => self.cut_at_sync_of_data(),
+                1 | 2 => self.disk.set_cut_after(1 + self.rng.below(25), cut_mode(&mut self.rng)),
+                _ if self.rng.chance(1, 20) => self.arm(),
+                _ => {}
             }
             match self.config.builder(&self.disk).open_or_create(DIR) {
                 Ok(db) => {

@@ -1,6 +1,7 @@
 //! Committing a batch; the steps and their reasons are in [`super::commit`].
 
 use bedstone_bufpool::Reserve;
+use bedstone_io::defect::{self, Defect};
 use bedstone_wal::{Appended, Durability, Lsn};
 
 use crate::batch::{BatchWrite, WriteBatch};
@@ -84,17 +85,30 @@ impl Shared {
                 .map_err(|e| self.wal_error(e))?;
             self.apply_batch(batch, &mut reserve, &mut prepared, appended, &slot, flight)?;
         } else {
-            let bytes = WRITES_HEADER as u64 + payload;
-            let mut credit = self.log_room(bytes, 1, urgent)?;
+            // The rule: one record, so that the log has all of the commit or nothing.
+            let halves = if defect::is(Defect::HalfBatch) { 2 } else { 1 };
+            let bytes = halves * WRITES_HEADER as u64 + payload;
+            let mut credit = self.log_room(bytes, halves, urgent)?;
             let (_held, flight) = self.begin_batch(batch, &stripes, check, &slot)?;
             let unix_ms = self.disk.unix_ms().to_le_bytes();
+            let mut pieces = &pieces[..];
+            if halves == 2 {
+                let (half, rest) = pieces.split_at(pieces.len() / 2);
+                pieces = rest;
+                let parts = [&[&unix_ms[..]], half].concat();
+                self.wal
+                    .append(&mut credit, WRITES, &parts, &mut |lsn: Lsn| slot.register_first(lsn.0))
+                    .map_err(|e| self.wal_error(e))?;
+            }
             let mut parts: Vec<&[u8]> = Vec::with_capacity(pieces.len() + 1);
             parts.push(&unix_ms);
-            parts.extend_from_slice(&pieces);
+            parts.extend_from_slice(pieces);
             appended = self
                 .wal
                 .append(&mut credit, WRITES, &parts, &mut |lsn: Lsn| {
-                    slot.register_first(lsn.0);
+                    if halves == 1 {
+                        slot.register_first(lsn.0);
+                    }
                     slot.register_commit(lsn.0);
                 })
                 .map_err(|e| self.wal_error(e))?;

@@ -1,5 +1,6 @@
 //! Power cuts: what may survive, and cuts planned for an operation to come.
 
+use super::fault::Armed;
 use super::rng::Rng;
 
 /// What a power cut does with everything that no sync covered.
@@ -36,11 +37,19 @@ impl Moment {
 }
 
 /// A cut that waits for its operation.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Planned {
-    /// The operation, as [`super::SimDisk::ops`] counts.
-    pub(super) at: u64,
+    pub(super) at: At,
     pub(super) mode: CutMode,
+}
+
+/// The operation that a cut waits for.
+#[derive(Debug, Clone)]
+pub(super) enum At {
+    /// The one that [`super::SimDisk::ops`] counts so.
+    Count(u64),
+    /// The one of a kind, counted as for a fault.
+    Kind(Armed),
 }
 
 /// How much survives in one file at one cut. Drawn once for each file, because independent coins alone would almost

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cut::{CutMode, Planned};
+use super::cut::{At, CutMode, Planned};
 use super::fault::{Armed, Fault, OpKind, Repeat};
 use super::file::{SimDirect, SimLock, SimLog};
 use super::state::{Medium, SimStats, State, errno};
@@ -45,10 +45,25 @@ impl SimDisk {
     /// it is under way, or after it, as the seed decides. Its caller gets EIO in each case.
     pub fn set_cut_after(&self, n: u64, mode: CutMode) {
         let mut state = self.medium.state();
-        state.planned = Some(Planned { at: state.ops + n.max(1), mode });
+        state.planned = Some(Planned { at: At::Count(state.ops + n.max(1)), mode });
     }
 
-    /// Gives up the cut planned by [`SimDisk::set_cut_after`], if it has not happened yet.
+    /// The same at the `n`-th operation of this kind on a file whose path ends with `suffix`: for moments that are rare
+    /// among all operations and tell most, as the syncs of a checkpoint are.
+    pub fn set_cut_at(&self, suffix: &str, kind: OpKind, n: u64, mode: CutMode) {
+        let armed = Armed {
+            kind,
+            suffix: Some(suffix.to_owned()),
+            nth: n.max(1),
+            // Never acted out: the power goes instead.
+            fault: Fault::Eio,
+            repeat: Repeat::Once,
+            seen: 0,
+        };
+        self.medium.state().planned = Some(Planned { at: At::Kind(armed), mode });
+    }
+
+    /// Gives up the cut planned by [`SimDisk::set_cut_after`] or [`SimDisk::set_cut_at`], if it has not happened yet.
     pub fn cancel_cut(&self) {
         self.medium.state().planned = None;
     }

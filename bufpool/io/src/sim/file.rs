@@ -132,6 +132,8 @@ impl Handle {
     }
 
     fn sync(&self) -> Result<(), IoError> {
+        // A sync takes long on a real medium, and other threads go on meanwhile.
+        std::thread::yield_now();
         self.run(Op::Sync, |state, order| {
             let (sector, rng) = (state.sector, &mut state.rng);
             let file = state.tree.file(self.ino)?;

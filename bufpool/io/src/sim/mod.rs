@@ -7,7 +7,7 @@
 //! A direct read first hands what is dirty in the page cache to the device, as the kernel does. A sync covers all
 //! writes to the file that returned before it, through whichever handle.
 //!
-//! **Power cuts** ([`SimDisk::power_cut`], [`SimDisk::set_cut_after`]). Of what no sync covered, all survives, none, or
+//! **Power cuts** ([`SimDisk::power_cut`], [`SimDisk::set_cut_after`], [`SimDisk::set_cut_at`]). Of what no sync covered, all survives, none, or
 //! ([`CutMode::Random`]) each write for itself: whole, not at all, or torn, some of its 512-byte sectors written and
 //! others not. Later writes may survive where earlier ones do not. All handles are dead afterwards.
 //!

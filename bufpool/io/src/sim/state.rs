@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::cut::{CutMode, Moment, Planned};
+use super::cut::{At, CutMode, Moment, Planned};
 use super::fault::{Armed, Fault, mutates};
 use super::rng::Rng;
 use super::tree::{Ino, Tree};
@@ -171,9 +171,15 @@ impl State {
         if mutates(op) {
             self.ops += 1;
         }
-        let cut = match self.planned {
-            Some(planned) if self.ops >= planned.at => Some((planned.mode, Moment::draw(&mut self.rng))),
-            _ => None,
+        let cut = match &mut self.planned {
+            Some(planned) => {
+                let now = match &mut planned.at {
+                    At::Count(at) => self.ops >= *at,
+                    At::Kind(armed) => armed.strikes(op, path),
+                };
+                now.then(|| (planned.mode, Moment::draw(&mut self.rng)))
+            }
+            None => None,
         };
         let fault = self.strike(op, path);
         let mut order = Order { fault: None, interrupted: false };

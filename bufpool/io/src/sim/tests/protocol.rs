@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::IoError;
+use crate::sim::OpKind;
 
 /// Which steps of replacing a file a store takes.
 #[derive(Clone, Copy)]
@@ -211,4 +212,20 @@ fn threads_share_a_medium() {
     for i in 0..4u8 {
         assert_eq!(disk.copy_out(path(&format!("/db/{i}"))).unwrap(), vec![i; 50 * 4096]);
     }
+}
+
+#[test]
+fn a_cut_strikes_at_the_operation_of_its_kind_and_file() {
+    let disk = disk(9);
+    let [one, other] =
+        ["/db/one", "/db/other"].map(|name| disk.open_log(path(name), OpenMode::CreateNew).unwrap());
+    disk.set_cut_at("/one", OpKind::Sync, 2, CutMode::Keep);
+    for _ in 0..3 {
+        other.write_at(b"x", 0).unwrap();
+        other.sync_data().unwrap();
+    }
+    one.sync_data().unwrap();
+    one.write_at(b"x", 0).unwrap();
+    assert!(one.sync_data().is_err() && !disk.is_powered());
+    assert!(disk.reopen().exists(path("/db")).unwrap());
 }
