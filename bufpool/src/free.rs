@@ -177,13 +177,15 @@ impl Shared {
     }
 
     fn missing_pages(&self, pages: i64, urgent: bool) -> i64 {
+        let promised = self.promised.load(StdOrdering::Relaxed).max(0) + pages;
+        // The map's blocks for images that are still to come count from the promise on: else the checkpoint would be the
+        // first to miss room for them, on a disk that deletes have filled.
         let (free, map_pages) = {
             let space = self.space.lock();
-            (space.units.free_units() / self.page_units, space.map_blocks_wanted())
+            (space.units.free_units() / self.page_units, space.map_blocks_wanted(promised.max(0) as u64))
         };
         let spared = if urgent { 0 } else { self.urgent_pages };
-        let wanted = self.promised.load(StdOrdering::Relaxed).max(0) + pages + map_pages as i64 + spared;
-        wanted - free as i64
+        promised + map_pages as i64 + spared - free as i64
     }
 
     /// Grows the data file by room for at least `pages` more images.

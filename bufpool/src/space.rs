@@ -331,10 +331,10 @@ impl Space {
         self.deferred.values().flat_map(|deferred| &deferred.held).map(|entry| entry.units()).sum()
     }
 
-    /// At most so many blocks the map will need at the next checkpoint.
-    pub(crate) fn map_blocks_wanted(&self) -> u64 {
-        let changes = self.open.pages.len() + self.closing.as_ref().map_or(0, |closing| closing.pages.len());
-        self.stable.blocks_at_most(changes as u64, self.next_id) + 4
+    /// At most so many blocks the map will need at the next checkpoint, with `promised` images still to come.
+    pub(crate) fn map_blocks_wanted(&self, promised: u64) -> u64 {
+        let filed = self.open.pages.len() + self.closing.as_ref().map_or(0, |closing| closing.pages.len());
+        self.stable.blocks_at_most(filed as u64 + promised, self.next_id) + 4
     }
 
     /// The epoch `epoch` is being closed: what comes next goes to a new delta.

@@ -65,6 +65,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod cases;
+pub mod fault;
+pub mod full;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz;
@@ -75,6 +78,7 @@ mod plan;
 pub mod power;
 pub mod power_fs;
 pub mod rng;
+pub mod rot;
 mod rounds;
 pub mod scenario;
 pub mod seeds;
@@ -89,5 +93,5 @@ mod workload;
 pub use plan::{Limit, Pace, Plan, Progress, unwatched};
 pub use rounds::run_rounds;
 pub use standard::Standard;
-pub use verdict::{Failure, Kept, Verdict};
+pub use verdict::{Again, Failure, Kept, Verdict};
 pub use workload::{Ack, Acks, Numbers, Promised, Workload};

@@ -47,6 +47,7 @@ pub struct Progress {
 
 /// Counts rounds, tells of them, and knows when it is enough.
 pub struct Pace<'w> {
+    seed: u64,
     began: Instant,
     limit: Limit,
     of: Option<u64>,
@@ -68,7 +69,7 @@ impl<'w> Pace<'w> {
             (Limit::Rounds(rounds), None) => Some(rounds.max(1)),
             (Limit::Time(_), all) => all,
         };
-        Self { began: Instant::now(), limit: plan.limit, of, what, watch }
+        Self { seed: plan.seed, began: Instant::now(), limit: plan.limit, of, what, watch }
     }
 
     /// Tells that so many rounds are done; whether there is to be another one.
@@ -82,6 +83,11 @@ impl<'w> Pace<'w> {
             Limit::Time(time) => self.began.elapsed() < time,
         };
         in_time && self.of.is_none_or(|of| done < of)
+    }
+
+    /// The plan's seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Whether there is a round of this number, counted from 0.

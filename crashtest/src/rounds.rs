@@ -35,7 +35,7 @@ pub fn run_rounds(
                         Err(Failure::broken(format!("panic: {}", panic_text(&*panic))))
                     });
                     if let Err(failure) = outcome {
-                        failures.lock().push((number, failure.in_round(number)));
+                        failures.lock().push((number, failure.in_round(pace.seed(), number)));
                         enough.store(true, Ordering::Relaxed);
                     } else if !pace.goes_on(done.fetch_add(1, Ordering::Relaxed) + 1) {
                         enough.store(true, Ordering::Relaxed);
@@ -72,6 +72,6 @@ mod tests {
             assert!(round < 7, "round {round} is too much");
             Ok(())
         });
-        assert_eq!(failed, Err(Failure::broken("panic: round 7 is too much").in_round(7)));
+        assert_eq!(failed, Err(Failure::broken("panic: round 7 is too much").in_round(1, 7)));
     }
 }

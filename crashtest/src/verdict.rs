@@ -36,6 +36,15 @@ impl Kept {
     }
 }
 
+/// A round that can be repeated by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Again {
+    /// The seed that draws it; a run of some time goes from one seed to the next.
+    pub seed: u64,
+    /// Its number.
+    pub round: u64,
+}
+
 /// Why a run ended otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -44,8 +53,8 @@ pub enum Failure {
     Broken {
         /// Which one, where, and after what.
         what: String,
-        /// The round that does it again with the same seed, where a round can be repeated by itself.
-        round: Option<u64>,
+        /// What does it again, where a round can be repeated by itself.
+        again: Option<Again>,
     },
     /// The run could not do its work, which says nothing about the store: what to do about it.
     #[error("could not run: {0}")]
@@ -55,14 +64,14 @@ pub enum Failure {
 impl Failure {
     /// A broken promise.
     pub fn broken(what: impl Into<String>) -> Self {
-        Self::Broken { what: what.into(), round: None }
+        Self::Broken { what: what.into(), again: None }
     }
 
-    /// The same; this round does it again.
+    /// The same; this round of this seed does it again.
     #[must_use]
-    pub fn in_round(self, round: u64) -> Self {
+    pub fn in_round(self, seed: u64, round: u64) -> Self {
         match self {
-            Self::Broken { what, .. } => Self::Broken { what, round: Some(round) },
+            Self::Broken { what, .. } => Self::Broken { what, again: Some(Again { seed, round }) },
             cannot => cannot,
         }
     }
@@ -71,7 +80,7 @@ impl Failure {
     #[must_use]
     pub fn and(self, words: &str) -> Self {
         match self {
-            Self::Broken { what, round } => Self::Broken { what: format!("{what}\n  {words}"), round },
+            Self::Broken { what, again } => Self::Broken { what: format!("{what}\n  {words}"), again },
             cannot => cannot,
         }
     }

@@ -24,6 +24,9 @@
 //! the first one on, which is not below C, because the apply slot held C back. Its writes come out of a byte
 //! string, so a value of any length is taken piece by piece and memory stays bounded.
 //!
+//! What is in the log had its room before it got there, that of deletes on a full disk included. So replay draws on
+//! the room that is kept back for those: a store that was killed on a full disk must open there.
+//!
 //! # What ends the log, and what is damage
 //!
 //! The log ends with the first record that fails its check. It is damage, and not the torn tail a crash
@@ -199,7 +202,7 @@ impl<'a> Replay<'a> {
             this.load_catalog()?;
         } else {
             // The first opening, or the first checkpoint has not come yet.
-            let mut reserve = place.pool.reserve(OPERATION_PAGES)?;
+            let mut reserve = place.pool.reserve_urgent(OPERATION_PAGES)?;
             let (_, pages) =
                 Tree::create_at(place.pool, &mut reserve, catalog::CATALOG_TABLE, PageId::CATALOG_ROOT);
             let operation = place.pool.announce();
@@ -306,7 +309,7 @@ impl<'a> Replay<'a> {
             return Ok(());
         }
         let pool = self.place.pool;
-        let mut reserve = pool.reserve(2 * OPERATION_PAGES)?;
+        let mut reserve = pool.reserve_urgent(2 * OPERATION_PAGES)?;
         let (tree, pages) = Tree::create(pool, &mut reserve, table);
         let record = Record::Live { root: tree.root, name: name.to_owned() }.encode();
         let mut write = Write::Put(NewValue::Inline(&record));
@@ -318,7 +321,7 @@ impl<'a> Replay<'a> {
 
     fn put_record(&self, table: u32, record: &Record, lsn: u64) -> Result<()> {
         let pool = self.place.pool;
-        let mut reserve = pool.reserve(OPERATION_PAGES)?;
+        let mut reserve = pool.reserve_urgent(OPERATION_PAGES)?;
         let record = record.encode();
         let mut write = Write::Put(NewValue::Inline(&record));
         let key = catalog::key(table);
@@ -375,7 +378,7 @@ impl<'a> Replay<'a> {
         let key = |w: &Waiting| &bytes[w.start..w.start + w.key_len];
         // Stable: writes to one key stay in log order, and the last of them is the one that counts.
         self.waiting.sort_by(|a, b| a.table.cmp(&b.table).then_with(|| key(a).cmp(key(b))));
-        let mut reserve = self.place.pool.reserve(OPERATION_PAGES)?;
+        let mut reserve = self.place.pool.reserve_urgent(OPERATION_PAGES)?;
         for run in self.waiting.chunk_by(|a, b| a.table == b.table) {
             let Some(Known::Live { tree, .. }) = self.tables.get(&run[0].table) else { continue };
             let mut ops: Vec<Op<'_, '_>> = run
@@ -417,12 +420,13 @@ impl<'a> Replay<'a> {
         self.flush()?;
         let pool = self.place.pool;
         let pass = self.place.gate.enter();
-        let built = match PreparedOverflow::build(pool, table, len, source, Some(&pass)) {
+        let mut reserve = pool.reserve_urgent(0)?;
+        let built = match PreparedOverflow::build_from(pool, table, len, source, Some(&pass), &mut reserve) {
             Ok(built) => built,
             Err(SourceError::Pool(e)) => return Err(e.into()),
             Err(SourceError::Source { source, .. }) => return Err(source_failed(source)),
         };
-        let mut reserve = pool.reserve(OPERATION_PAGES)?;
+        reserve.refill(OPERATION_PAGES)?;
         let mut write = Write::Put(NewValue::Overflow(built));
         match tree.write(pool, &mut reserve, key, &mut write, &mut || Stamp::Lsn(lsn), &mut Vec::new())? {
             Outcome::Applied { .. } => Ok(()),

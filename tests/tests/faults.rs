@@ -2,170 +2,95 @@
 //! every failure is a typed error, nothing panics, and nothing acknowledged is lost when the store is opened again, with
 //! and without a power cut in between.
 
-use std::sync::Arc;
-
 use bedstone::{Database, Error};
 use bedstone_crashtest::oracle::Ending;
-use bedstone_crashtest::scenario::Scenario;
-use bedstone_crashtest::seeds;
+use bedstone_crashtest::scenario::{Part, Scenario};
 use bedstone_crashtest::setup::{Config, DIR, check_clean, smallest_pool};
+use bedstone_crashtest::{Plan, fault, seeds, unwatched};
 use bedstone_io::sim::{CutMode, Fault, OpKind, Repeat, SimDisk};
 
 fn config() -> Config {
     Config { pool_bytes: smallest_pool(4096), ..Config::small() }
 }
 
-fn both_parts(config: &Config, disk: &Arc<SimDisk>) -> Scenario {
-    let mut scenario = Scenario::new(config.clone());
-    scenario.part(disk, 0);
-    // As if the process had ended, so that an open failure of the first part does not hold the lock.
-    let disk = disk.reopen();
-    scenario.part(&disk, 1);
-    scenario
+/// So many rounds; without end with `BEDSTONE_LONG=1`: everything is tried then, as the command does.
+fn rounds(usually: u64) -> u64 {
+    if std::env::var_os("BEDSTONE_LONG").is_some() { u64::MAX } else { usually }
 }
 
-/// How many operations of this kind the scenario makes without faults.
-fn operations(config: &Config, kind: OpKind) -> u64 {
-    // A fault that never comes counts what it waits for.
-    let (mut low, mut high) = (0, 1 << 16);
-    while low + 1 < high {
-        let middle = (low + high) / 2;
-        let disk = SimDisk::new(1);
-        disk.fail_nth(kind, middle, Fault::Eio, Repeat::Once);
-        drop(both_parts(config, &disk));
-        if disk.stats().faults > 0 { low = middle } else { high = middle }
-    }
-    low
-}
-
-fn run_one(
-    config: &Config,
-    kind: OpKind,
-    n: u64,
-    fault: Fault,
-    repeat: Repeat,
-    cut: Option<CutMode>,
-) -> Result<(), String> {
-    let disk = SimDisk::new(n * 31 + 7);
-    disk.fail_nth(kind, n, fault, repeat);
-    let mut scenario = both_parts(config, &disk);
-    disk.clear_faults();
-    // When the sync of a directory fails, names in it are lost to every later sync, that of a directory just made too,
-    // and nobody can make it anew without taking it away first. A creation that failed so is refused; that the next
-    // one in the same boot survives a power cut is not promised.
-    if scenario
-        .errors
-        .first()
-        .is_some_and(|error| error.starts_with("open") && error.contains("cannot sync directory"))
-    {
-        return scenario.verify(&disk.reopen(), Ending::Killed).map(drop);
-    }
-    let ending = match cut {
-        Some(mode) => {
-            disk.power_cut(mode);
-            Ending::PowerCut
-        }
-        None => Ending::Killed,
-    };
-    let disk = disk.reopen();
-    scenario.verify(&disk, ending)?;
-    // Whatever the opening relied on must be on the medium by now, not only in a page cache.
-    let disk = disk.reopen();
-    disk.power_cut(CutMode::Drop);
-    scenario
-        .verify(&disk.reopen(), Ending::PowerCut)
-        .map_err(|what| format!("after another power cut: {what}"))
-        .map(drop)
-}
-
-/// Runs a fault at every operation of a kind, once and for good, each followed by one of three ends (by all of them with
-/// `BEDSTONE_LONG=1`).
-fn everywhere(kind: OpKind, fault: Fault) {
-    let config = config();
-    let count = operations(&config, kind);
-    assert!(count > 0, "the scenario has no operation of the kind {kind:?}");
-    let mut cases = Vec::new();
-    for n in 1..=count {
-        for repeat in [Repeat::Once, Repeat::Forever] {
-            let cuts = [None, Some(CutMode::Drop), Some(CutMode::Random)];
-            if std::env::var_os("BEDSTONE_LONG").is_some() {
-                cases.extend(cuts.map(|cut| (n, repeat, cut)));
-            } else {
-                cases.push((n, repeat, cuts[(n as usize + usize::from(repeat == Repeat::Once)) % 3]));
-            }
-        }
-    }
-    let failures = seeds::run_seeds(0..cases.len() as u64, seeds::cores(), 12, |at| {
-        let (n, repeat, cut) = cases[at as usize];
-        run_one(&config, kind, n, fault, repeat, cut)
-            .map_err(|what| format!("{fault:?} at {kind:?} {n} of {count}, {repeat:?}, then {cut:?}: {what}"))
-    });
-    let text: String =
-        failures.iter().map(|(at, what)| format!("{:?}: {what}\n", cases[*at as usize])).collect();
-    assert!(failures.is_empty(), "{text}");
+/// Tries a sample of the faults of one kind, spread evenly over all operations of the scenario, once and for good, with all
+/// endings.
+fn everywhere(kind: OpKind, fault: Fault, usually: u64) {
+    let plan = Plan { threads: seeds::cores(), ..Plan::rounds(1, rounds(usually)) };
+    let kept = fault::run_kind(&plan, kind, fault, &unwatched).unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{:?} in {:?}", kept.counts, kept.took);
+    assert!(kept.count("operations failed") > 0, "{kept:?}");
 }
 
 #[test]
 fn the_scenario_itself_is_sound() {
-    let config = config();
-    let disk = SimDisk::new(1);
-    let mut scenario = both_parts(&config, &disk);
-    assert_eq!(scenario.errors, Vec::<String>::new());
-    scenario.verify(&disk.reopen(), Ending::Closed).unwrap();
+    let mut scenario = Scenario::new(config(), 1);
+    let mut disk = SimDisk::new(1);
+    for part in Part::ALL {
+        disk = scenario.part(&disk, part);
+        assert_eq!(scenario.errors, Vec::<String>::new(), "{part:?}");
+    }
+    scenario.verify(&disk, Ending::Closed).unwrap();
 }
 
 #[test]
 fn any_operation_fails_with_an_input_output_error() {
-    everywhere(OpKind::Any, Fault::Eio);
+    everywhere(OpKind::Any, Fault::Eio, 800);
 }
 
 #[test]
 fn any_change_meets_a_full_disk() {
-    everywhere(OpKind::Mutation, Fault::Enospc);
+    everywhere(OpKind::Mutation, Fault::Enospc, 400);
 }
 
 #[test]
 fn any_write_is_short() {
-    everywhere(OpKind::Write, Fault::ShortWrite);
+    everywhere(OpKind::Write, Fault::ShortWrite, 250);
 }
 
 #[test]
 fn any_write_is_torn() {
-    everywhere(OpKind::Write, Fault::TornWrite);
+    everywhere(OpKind::Write, Fault::TornWrite, 250);
 }
 
 #[test]
 fn any_read_is_short() {
-    everywhere(OpKind::Read, Fault::ShortRead);
+    everywhere(OpKind::Read, Fault::ShortRead, 250);
 }
 
 #[test]
 fn any_sync_does_part_of_its_work_and_fails() {
-    everywhere(OpKind::Sync, Fault::PartialSync);
+    everywhere(OpKind::Sync, Fault::PartialSync, 250);
 }
 
 #[test]
 fn any_log_segment_is_left_half_made() {
-    everywhere(OpKind::Allocate, Fault::ShortWrite);
+    everywhere(OpKind::Allocate, Fault::ShortWrite, 250);
 }
 
 /// Where the medium lies, the store cannot keep everything, but it must notice: wrong data is never served. Reads of the
 /// scenario see a flipped bit once.
 #[test]
 fn a_read_with_a_wrong_bit_is_noticed() {
-    let config = config();
-    let count = operations(&config, OpKind::Read);
-    for n in 1..=count {
-        let disk = SimDisk::new(n);
-        disk.fail_nth(OpKind::Read, n, Fault::FlippedRead, Repeat::Once);
-        let scenario = both_parts(&config, &disk);
-        assert_eq!(
-            scenario.wrong,
-            Vec::<String>::new(),
-            "read {n} of {count} (errors: {:?})",
-            scenario.errors
-        );
+    everywhere(OpKind::Read, Fault::FlippedRead, 400);
+}
+
+/// A sample of all that the command `crash-test fault` tries, with other options of the store.
+#[test]
+fn any_operation_fails_in_any_way() {
+    let plan = Plan { threads: seeds::cores(), ..Plan::rounds(2, rounds(1000)) };
+    let kept = fault::run(&plan, &unwatched).unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{:?} in {:?}", kept.counts, kept.took);
+    for what in ["reads failed", "writes failed", "syncs failed", "directory syncs failed", "errors met"] {
+        assert!(kept.count(what) > 0, "{what}: {kept:?}");
     }
+    assert_eq!(fault::replay(2, 5), Ok(()));
+    assert!(fault::replay(2, u64::MAX).is_err());
 }
 
 /// After a sync has failed Linux calls the pages clean; a second sync would succeed and prove nothing (Rebello et
@@ -257,8 +182,8 @@ fn a_page_that_cannot_be_read_leaves_the_others_alone() {
 fn recovery_can_be_cut_at_any_operation_twice() {
     let config = config();
     let disk = SimDisk::new(8);
-    let mut scenario = Scenario::new(config.clone());
-    scenario.part(&disk, 0);
+    let mut scenario = Scenario::new(config.clone(), 1);
+    scenario.part(&disk, Part::Fill);
     let disk = disk.reopen();
     let db = config.builder(&disk).open(DIR).unwrap();
     let table = db.table("one").unwrap();
@@ -328,10 +253,10 @@ fn the_alarm_rings_when_syncs_of_the_log_do_nothing() {
     let config = config();
     let disk = SimDisk::new(9);
     disk.fail_nth_on(".log", OpKind::Sync, 1, Fault::LyingSync, Repeat::Forever);
-    let mut scenario = Scenario::new(config.clone());
+    let mut scenario = Scenario::new(config.clone(), 1);
     let db = config.builder(&disk).create(DIR).unwrap();
     drop(db);
-    scenario.part(&disk.reopen(), 0);
+    scenario.part(&disk.reopen(), Part::Fill);
     disk.clear_faults();
     let earlier = disk.snapshot();
     let mut noticed = 0;

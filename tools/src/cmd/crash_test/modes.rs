@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bedstone_crashtest::power_fs::{self, FileSystem, possible};
-use bedstone_crashtest::{Failure, Kept, Limit, Plan, Progress, Standard, Verdict, kill, power};
+use bedstone_crashtest::{
+    Failure, Kept, Limit, Plan, Progress, Standard, Verdict, fault, full, kill, power, rot,
+};
 use clap::ValueEnum;
 
 /// What is done to the store.
@@ -16,6 +18,12 @@ pub(super) enum Mode {
     Power,
     /// Cuts the power below a real ext4 and a real XFS (root, Linux); DIR is only where they are mounted
     PowerFs,
+    /// Lets every operation of a scenario fail in turn, on simulated disks
+    Fault,
+    /// Damages every region of every file of small databases, on simulated disks
+    Rot,
+    /// Fills simulated disks up, and with root a real file system
+    Full,
 }
 
 /// A directory of a run's own.
@@ -56,6 +64,9 @@ impl Mode {
             Mode::Kill => "kill",
             Mode::Power => "power",
             Mode::PowerFs => "power-fs",
+            Mode::Fault => "fault",
+            Mode::Rot => "rot",
+            Mode::Full => "full",
         }
     }
 
@@ -76,6 +87,9 @@ impl Mode {
         match self {
             Mode::Kill => kill::run(plan, standard, &place.path().join("store"), program, watch),
             Mode::Power => power::run(plan, watch),
+            Mode::Fault => fault::run(plan, watch),
+            Mode::Rot => rot::run(plan, watch),
+            Mode::Full => full::run(plan, Some(&place.path()), watch),
             Mode::PowerFs => below_file_systems(plan, standard, &place.path().join("mounts"), program, watch),
         }
     }
@@ -91,8 +105,11 @@ impl Mode {
                 ));
             }
             Mode::Power => power::disk(plan, round, true).map(drop),
+            Mode::Fault => fault::replay(plan.seed, round),
+            Mode::Rot => rot::replay(plan.seed, round),
+            Mode::Full => full::replay(plan.seed, round),
         };
-        done.map_err(|failure| failure.in_round(round))?;
+        done.map_err(|failure| failure.in_round(plan.seed, round))?;
         Ok(Kept { counts: vec![("rounds", 1)], notes: Vec::new(), took: std::time::Duration::ZERO })
     }
 }

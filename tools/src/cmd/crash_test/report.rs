@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bedstone_crashtest::{Failure as Unkept, Kept, Progress, Verdict};
+use bedstone_crashtest::{Again, Failure as Unkept, Kept, Progress, Verdict};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value as Json, json};
 
@@ -67,9 +67,9 @@ impl<'a> Report<'a> {
                 self.kept += 1;
                 (kept_lines(name, &kept), kept_json(name, &kept))
             }
-            Err(Unkept::Broken { what, round }) => {
+            Err(Unkept::Broken { what, again }) => {
                 self.broken = true;
-                let again = self.again(mode, round);
+                let again = self.again(mode, again);
                 let lines = vec![
                     format!("{name:9} BROKEN  {}", what.trim_end()),
                     format!("{:9} again:  {again}", ""),
@@ -97,13 +97,12 @@ impl<'a> Report<'a> {
     }
 
     /// The command that does it again.
-    fn again(&self, mode: Mode, round: Option<u64>) -> String {
-        let name = mode.name();
-        let mut text = format!("bedstone crash-test {:?} --mode {name} --seed {}", self.asked.dir, self.seed);
-        match round {
-            Some(round) => text.push_str(&format!(" --only {round}")),
-            None => text.push_str(&format!(" --minutes {}", self.asked.minutes)),
-        }
+    fn again(&self, mode: Mode, again: Option<Again>) -> String {
+        let mut text = format!("bedstone crash-test {:?} --mode {}", self.asked.dir, mode.name());
+        text.push_str(&match again {
+            Some(Again { seed, round }) => format!(" --seed {seed} --only {round}"),
+            None => format!(" --seed {} --minutes {}", self.seed, self.asked.minutes),
+        });
         if let Some(durability) = self.asked.level() {
             text.push_str(&format!(" --durability {durability}"));
         }

@@ -1,0 +1,175 @@
+//! Opening a damaged store, reading everything in every way, and judging the answers.
+
+use std::path::Path;
+
+use bedstone::{Database, Error};
+use bedstone_io::IoError;
+use bedstone_io::sim::SimDisk;
+
+use super::victim::{FIRST_UNIT, UNIT, Victim};
+use crate::model::{Model, show};
+use crate::rng::Rng;
+use crate::setup::DIR;
+
+/// What came of a damage.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub(super) enum Outcome {
+    Refused,
+    ReadError,
+    FoundByCheck,
+    Harmless,
+}
+
+impl Outcome {
+    /// Under what it is counted.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Outcome::Refused => "refused at open",
+            Outcome::ReadError => "read errors",
+            Outcome::FoundByCheck => "found by check",
+            Outcome::Harmless => "harmless",
+        }
+    }
+}
+
+impl Victim {
+    /// Damages a copy of the medium, opens it, reads everything in every way, and judges.
+    pub(super) fn suffer(
+        &self,
+        file: &Path,
+        damage: impl FnOnce(&SimDisk) -> Result<(), IoError>,
+    ) -> Result<Outcome, String> {
+        let disk = SimDisk::new(1);
+        disk.restore(&self.now);
+        let disk = disk.reopen();
+        damage(&disk).map_err(|error| format!("the damage could not be done: {error}"))?;
+        let db = match self.config.builder(&disk).open(DIR) {
+            Ok(db) => db,
+            Err(error) => return names_the_place(&error, file).map(|()| Outcome::Refused),
+        };
+        // At most the last commit, behind which nothing tells a torn tail from damage, may be missing.
+        let mut verdicts = self.holds.iter().map(|holds| read_all(&db, holds, file));
+        let verdict = match verdicts.next() {
+            Some(Err(first)) => verdicts.next().and_then(Result::ok).ok_or(first)?,
+            Some(Ok(outcome)) => outcome,
+            None => return Err("nothing to compare with".into()),
+        };
+        match db.check() {
+            Ok(report) if report.is_clean() && verdict == Outcome::ReadError => {
+                Err("reads failed and the check finds nothing".into())
+            }
+            Ok(report) if report.is_clean() => Ok(verdict),
+            Ok(_) if verdict == Outcome::Harmless => Ok(Outcome::FoundByCheck),
+            Ok(_) => Ok(verdict),
+            Err(error) => names_the_place(&error, file).map(|()| verdict),
+        }
+    }
+
+    /// Opens a copy of the medium, turns some bits of its data file, and reads everything.
+    pub(super) fn suffer_while_open(&self, seed: u64) -> Result<Outcome, String> {
+        let mut rng = Rng::of(&[seed, 22]);
+        let data = self.data();
+        let disk = SimDisk::new(seed);
+        disk.restore(&self.now);
+        let disk = disk.reopen();
+        let db = self.config.builder(&disk).open(DIR).map_err(|error| format!("open: {error}"))?;
+        let units = disk.copy_out(&data).map_err(|error| error.to_string())?.len() as u64 / UNIT;
+        for _ in 0..5 {
+            let at = (FIRST_UNIT + rng.below(units - FIRST_UNIT)) * UNIT + rng.below(UNIT);
+            disk.flip_bit(&data, at, rng.below(8) as u32).map_err(|error| error.to_string())?;
+        }
+        read_all(&db, &self.holds[0], &data)
+    }
+}
+
+/// The error tells of damage, and of the file that is damaged.
+fn names_the_place(error: &Error, file: &Path) -> Result<(), String> {
+    let kind = error.is_corruption()
+        || matches!(
+            error,
+            Error::NotADatabase { .. }
+                | Error::UnsupportedVersion { .. }
+                | Error::NotFound { .. }
+                | Error::Io(_)
+        );
+    let text = error.to_string();
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let directory = file.parent().unwrap_or(file).to_string_lossy();
+    if !kind {
+        return Err(format!("an error of the wrong kind: {error} ({error:?})"));
+    }
+    if !text.contains(&*name) && !text.contains(&*directory) {
+        return Err(format!("the error does not name {}: {text}", file.display()));
+    }
+    Ok(())
+}
+
+/// Everything read is right, or the read fails with an error that names the place; nothing is left out in silence.
+fn read_all(db: &Database, holds: &Model, file: &Path) -> Result<Outcome, String> {
+    let mut outcome = Outcome::Harmless;
+    let mut failed = |error: Error| {
+        outcome = Outcome::ReadError;
+        names_the_place(&error, file)
+    };
+    for (name, map) in &holds.tables {
+        let table = match db.open_table(name) {
+            Ok(Some(table)) => table,
+            Ok(None) => return Err(format!("table {name} is gone without an error")),
+            Err(error) => {
+                failed(error)?;
+                continue;
+            }
+        };
+        for (key, value) in map {
+            match table.get(key) {
+                Ok(Some(got)) if got[..] == value[..] => {}
+                Ok(got) => return Err(format!("get of {} gave {:?}", show(key), got.as_deref().map(show))),
+                Err(error) => failed(error)?,
+            }
+        }
+        for backward in [false, true] {
+            let mut scan = match table.iter() {
+                Ok(scan) => scan,
+                Err(error) => {
+                    failed(error)?;
+                    continue;
+                }
+            };
+            let mut expected: Vec<_> = map.iter().collect();
+            if backward {
+                expected.reverse();
+            }
+            let mut expected = expected.into_iter();
+            loop {
+                let entry = if backward { scan.next_back() } else { scan.next() };
+                match (entry, expected.next()) {
+                    (None, None) => break,
+                    (Some(Ok(entry)), Some((key, value)))
+                        if entry.key() == key && entry.value()[..] == value[..] => {}
+                    (Some(Err(error)), _) => {
+                        failed(error)?;
+                        // It must not go on past the gap.
+                        let next = if backward { scan.next_back() } else { scan.next() };
+                        if !matches!(next, Some(Err(_))) {
+                            return Err("an iterator went on after an error".into());
+                        }
+                        break;
+                    }
+                    (got, want) => {
+                        let got = got.map(|entry| entry.map(|entry| show(entry.key())));
+                        return Err(format!(
+                            "a scan gave {got:?} instead of {:?}",
+                            want.map(|want| show(want.0))
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    if let Ok(tables) = db.tables()
+        && let Some(odd) = tables.iter().find(|table| !holds.tables.contains_key(&table.name))
+    {
+        return Err(format!("there is a table {odd:?}"));
+    }
+    Ok(outcome)
+}

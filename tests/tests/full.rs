@@ -1,0 +1,82 @@
+//! Disks that fill up (`bedstone_crashtest::full`): a refused commit has changed nothing, deletes work, writes resume by
+//! themselves, and a store opens on a disk without a free block. A sample is spread evenly over all budgets of blocks;
+//! `BEDSTONE_LONG=1` tries everything.
+
+use bedstone_crashtest::full::{replay, run};
+use bedstone_crashtest::setup::{Config, DIR, check_clean, smallest_pool, temp_dir};
+use bedstone_crashtest::{Plan, seeds, unwatched};
+use bedstone_io::sim::SimDisk;
+
+#[test]
+fn a_disk_fills_up_at_any_block() {
+    for seed in 1..=3 {
+        let rounds = if std::env::var_os("BEDSTONE_LONG").is_some() { u64::MAX } else { 250 };
+        let plan = Plan { threads: seeds::cores(), ..Plan::rounds(seed, rounds) };
+        let kept = run(&plan, None, &unwatched).unwrap_or_else(|failure| panic!("{failure}"));
+        println!("seed {seed}: {:?} in {:?}", kept.counts, kept.took);
+        for (name, count) in &kept.counts {
+            assert!(*count > 0, "{name}: {kept:?}");
+        }
+    }
+    assert_eq!(replay(1, 0), Ok(()));
+    assert!(replay(1, u64::MAX).is_err());
+}
+
+/// Where file systems may be mounted, a small real one is filled too; a note says whether.
+#[test]
+fn a_small_real_file_system_fills_up_where_one_can_be_mounted() {
+    let dir = temp_dir();
+    let kept =
+        run(&Plan::rounds(1, 1), Some(dir.path()), &unwatched).unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{:?}", kept.notes);
+    assert_eq!(kept.notes.len(), 1);
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    assert!(!mounts.contains(&*dir.path().to_string_lossy()), "a mount was left behind");
+}
+
+/// Replay asked for room as a writer does who has to leave some to deletes. So a store that had deleted on a full disk,
+/// out of that room, and was killed could not be opened before somebody else had made room.
+#[test]
+fn a_store_that_deleted_on_a_full_disk_and_was_killed_opens_there() {
+    for long in [false, true] {
+        let disk = SimDisk::new(1);
+        let config = Config { pool_bytes: smallest_pool(4096), ..Config::small() };
+        let db = config.builder(&disk).create(DIR).unwrap();
+        let (table, other) = (db.table("t").unwrap(), db.table("other").unwrap());
+        disk.set_capacity(Some(disk.used() + (600 << 10)));
+        let value = |i: u32| vec![i as u8; if long && i.is_multiple_of(8) { 9000 } else { 700 }];
+        let written =
+            (0..).take_while(|i: &u32| table.put(i.to_be_bytes(), value(*i)).is_ok()).count() as u32;
+        other.delete(b"nothing").unwrap();
+        // Leaves all over the tree are changed, so that pages are dirty that had been written out.
+        let deleted = (0..written).step_by(9);
+        for i in deleted.clone() {
+            assert!(table.delete(i.to_be_bytes()).unwrap(), "key {i}");
+        }
+        let next = disk.reopen();
+        drop((table, other, db));
+        next.set_capacity(Some(next.used()));
+        let db = config.builder(&next).open(DIR).unwrap_or_else(|error| panic!("long {long}: {error}"));
+        let table = db.table("t").unwrap();
+        assert_eq!(table.iter().unwrap().count(), written as usize - deleted.count(), "long {long}");
+        check_clean(&db).unwrap();
+    }
+}
+
+/// The blocks of the map were not counted for images still to come. So once deletes all over a tree had used the room
+/// kept back for them, the checkpoint that was to give room back met a full disk itself, and the store was stuck.
+#[test]
+fn deletes_all_over_a_tree_on_a_full_disk_never_get_stuck() {
+    for room in [300 << 10, 900 << 10, 3000 << 10] {
+        let disk = SimDisk::new(1);
+        let config = Config { pool_bytes: smallest_pool(4096), ..Config::small() };
+        let db = config.builder(&disk).create(DIR).unwrap();
+        let table = db.table("t").unwrap();
+        disk.set_capacity(Some(disk.used() + room));
+        let written = (0..).take_while(|i: &u32| table.put(i.to_be_bytes(), [7; 700]).is_ok()).count() as u32;
+        for i in (0..written).step_by(9) {
+            assert!(table.delete(i.to_be_bytes()).unwrap(), "key {i} of {written}, {room} bytes");
+        }
+        check_clean(&db).unwrap();
+    }
+}
