@@ -223,6 +223,9 @@ impl Checkpoint<'_> {
             return Err(error);
         }
         pause(Pause::MapWritten);
+        // Before the sync: others go on making room in the file, and a superblock must not count on a length that is not
+        // on the medium.
+        let file_units = shared.space.lock().units.total();
         // The rule: what the superblock will name is durable before the superblock is written.
         if !defect::is(Defect::SkipDataSync) {
             shared.sync_file()?;
@@ -230,10 +233,7 @@ impl Checkpoint<'_> {
         pause(Pause::DataSynced);
         {
             let mut superblock = shared.superblock.lock();
-            let (next_id, file_units) = {
-                let space = shared.space.lock();
-                (space.next_id, space.units.total())
-            };
+            let next_id = shared.space.lock().next_id;
             let next = Superblock {
                 checkpoint: number,
                 next_page_id: next_id,

@@ -68,7 +68,7 @@ pub fn disk(plan: &Plan, round: u64, trace: bool) -> Result<Done, Failure> {
     if round % STANDARD == STANDARD - 1 {
         // Every other one has several threads: only they are acknowledged by each other's syncs, and have commits under
         // way when a checkpoint begins. They meet by chance, so such a disk cannot be repeated exactly.
-        let threads = if round / STANDARD % 2 == 0 { WRITERS } else { 1 };
+        let threads = if (round / STANDARD).is_multiple_of(2) { WRITERS } else { 1 };
         let seed = plan.seed.wrapping_add(round);
         let standard = Standard::new(&Plan { seed, threads, ..plan.clone() });
         return power_cuts_round(plan.seed, round, &standard).map(Done::Standard);

@@ -36,7 +36,8 @@ fn the_crates_depend_on_each_other_as_the_architecture_says() {
         ("bedstone-wal", &["bedstone-io"]),
         ("bedstone", &["bedstone-bufpool", "bedstone-io", "bedstone-wal"]),
         ("bedstone-crashtest", &["bedstone", "bedstone-io"]),
-        ("bedstone-tools", &["bedstone", "bedstone-crashtest"]),
+        // Of bedstone-io its tests use the list of defects.
+        ("bedstone-tools", &["bedstone", "bedstone-crashtest", "bedstone-io"]),
         ("bedstone-tests", &["bedstone", "bedstone-crashtest", "bedstone-io"]),
         ("bedstone-benches", &["bedstone"]),
     ];

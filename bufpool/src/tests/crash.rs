@@ -2,8 +2,10 @@
 //! must hold exactly what the last completed checkpoint held (or, if the cut hit a checkpoint, the one under way).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use bedstone_io::sim::{CutMode, SimDisk};
+use bedstone_io::Op;
+use bedstone_io::sim::{CutMode, Phase, SimDisk, TraceDisk};
 
 use super::*;
 
@@ -181,5 +183,36 @@ fn every_cut_point_of_a_checkpoint() {
         assert!(found.is_empty() || found == first || found == second, "cut at {cut}");
         assert_sound(&pool, cut);
         checkpoint(&pool).unwrap();
+    }
+}
+
+/// A superblock named a length of the file that no sync had covered: another thread made room in the file between the
+/// checkpoint's sync and its superblock. With the superblock on the medium and the length not, the store did not open
+/// any more.
+#[test]
+fn a_superblock_counts_on_no_room_made_after_the_sync_before_it() {
+    let config = config(64, 4096, Background::Manual, PolicyKind::S3Fifo);
+    for seed in 0..40 {
+        let disk = formatted(seed, 4096);
+        let traced = TraceDisk::new(disk.clone());
+        let pool = Pool::open(&(traced.clone() as Arc<dyn Disk>), Path::new(FILE), &config).unwrap();
+        let pool = Arc::new(pool);
+        let pages: Vec<_> = (0..20).map(|value| (create(&pool, value).unwrap(), value)).collect();
+        let (grown, cut) = (AtomicBool::new(false), disk.clone());
+        let grows = Arc::downgrade(&pool);
+        traced.on_op(move |phase, event| {
+            let first = |done: &AtomicBool| !done.swap(true, Ordering::Relaxed);
+            if phase == Phase::After && event.op == Op::Sync && event.is_on("data") && first(&grown) {
+                grows.upgrade().unwrap().shared().grow(1).unwrap();
+            } else if phase == Phase::Before && event.op == Op::Sync && grown.load(Ordering::Relaxed) {
+                // A superblock is written, and its sync is about to begin.
+                cut.power_cut(CutMode::Random);
+            }
+        });
+        checkpoint(&pool).unwrap_err();
+        drop(pool);
+        let pool = open(&disk.reopen(), &config).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let found = content(&pool);
+        assert!(found.is_empty() || found.into_iter().eq(pages), "seed {seed}");
     }
 }

@@ -7,6 +7,9 @@
 //! another disk of the same kind; mounts it, so that the kernel's own recovery runs; opens the store, verifies and checks
 //! it. Sometimes that recovery is recorded in its turn, and the power goes in or after it too.
 //!
+//! All mounts lie in a namespace of this run's own and go with it, even if the process is killed; loop devices are then left
+//! (`losetup --list` shows them with a file below `power-fs-`, `losetup --detach` removes them).
+//!
 //! It needs Linux, root, `/dev/fuse`, loop devices, and the commands of `util-linux` and `e2fsprogs` or `xfsprogs`.
 
 use std::path::{Path, PathBuf};
@@ -26,7 +29,7 @@ mod round;
 mod server;
 
 use image::Image;
-use mounts::{Places, command};
+use mounts::{Places, command, mounts_of_our_own};
 use recording::Recording;
 use round::{Counts, Lane};
 use server::{Disk, Disks};
@@ -94,11 +97,28 @@ pub fn run(
     plan: &Plan,
     file_system: FileSystem,
     workload: &dyn Workload,
-    child: &dyn Fn() -> Result<Command, Failure>,
+    child: &(dyn Fn() -> Result<Command, Failure> + Sync),
     scratch: &Path,
     watch: &(dyn Fn(&Progress) + Sync),
 ) -> Verdict {
     possible(file_system).map_err(Failure::CannotRun)?;
+    // A thread that is begun for it: mounts belong to the threads that made them.
+    std::thread::scope(|scope| {
+        join(scope.spawn(|| {
+            mounts_of_our_own().map_err(Failure::CannotRun)?;
+            cut_again_and_again(plan, file_system, workload, child, scratch, watch)
+        }))
+    })
+}
+
+fn cut_again_and_again(
+    plan: &Plan,
+    file_system: FileSystem,
+    workload: &dyn Workload,
+    child: &(dyn Fn() -> Result<Command, Failure> + Sync),
+    scratch: &Path,
+    watch: &(dyn Fn(&Progress) + Sync),
+) -> Verdict {
     let cannot_run = |what| Failure::CannotRun(format!("{}, seed {}: {what}", file_system.name(), plan.seed));
     let io = |what: &'static str| {
         move |error: std::io::Error| Failure::CannotRun(format!("{what} in {}: {error}", scratch.display()))
@@ -186,11 +206,11 @@ impl<'p, 'w> Rounds<'p, 'w> {
     fn next(&self, until: u64) -> Option<u64> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let round = (*next)?;
-        if round >= until {
-            return None;
-        }
         if !self.pace.goes_on(round) {
             *next = None;
+            return None;
+        }
+        if round >= until {
             return None;
         }
         *next = Some(round + 1);

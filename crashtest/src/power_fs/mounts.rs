@@ -1,5 +1,7 @@
 //! Loop devices and mounts, which go when they are dropped, and the commands that make file systems.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -30,6 +32,28 @@ pub(super) fn command(name: &str, package: &str, arguments: &[&str]) -> Result<S
     Err(format!("{name} {}: {first}", arguments.join(" ")))
 }
 
+/// Tries until it is no longer `busy`.
+fn patiently<T, E>(attempt: impl Fn() -> Result<T, E>, busy: impl Fn(&E) -> bool) -> Result<T, E> {
+    let began = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if busy(&error) && began.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Gives this thread, and those and the processes it starts, mounts of their own: nobody else sees them, no other process
+/// keeps one alive by a copy, and the kernel undoes them when the last of these threads ends, however it ends.
+pub(super) fn mounts_of_our_own() -> Result<(), String> {
+    let none: Option<&str> = None;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
+        .and_then(|()| nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))
+        .map_err(|error| format!("no mount namespace (a container must be privileged for it): {error}"))
+}
+
 fn text(path: &Path) -> Result<&str, String> {
     path.to_str().ok_or_else(|| format!("{} is no text", path.display()))
 }
@@ -50,9 +74,20 @@ impl Loop {
         &self.device
     }
 
-    /// Makes the kernel forget what it remembers of the device's content, which was exchanged.
-    pub(super) fn forget(&self) -> Result<(), String> {
-        command("blockdev", "util-linux", &["--flushbufs", text(&self.device)?]).map(drop)
+    /// Exchanges the content of the disk below, by `exchange`, while nobody uses the device, and makes the kernel forget
+    /// what it remembers of the old one.
+    pub(super) fn exchange(&self, exchange: impl FnOnce()) -> Result<(), String> {
+        // A file system that still lives on the device, after its last mount has gone, would write to the new content.
+        let exclusive = || {
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(nix::libc::O_EXCL).open(&self.device)
+        };
+        let held = patiently(exclusive, |error| error.raw_os_error() == Some(nix::libc::EBUSY))
+            .map_err(|error| format!("{} is in use by something else: {error}", self.device.display()))?;
+        exchange();
+        let forgotten = command("blockdev", "util-linux", &["--flushbufs", text(&self.device)?]);
+        drop(held);
+        forgotten.map(drop)
     }
 }
 
@@ -97,7 +132,9 @@ impl Mounted {
             // Many disks of one origin are mounted at the same time.
             FileSystem::Xfs => Some("nouuid"),
         };
-        nix::mount::mount(Some(device), dir, Some(file_system.name()), flags, options)
+        let mount = || nix::mount::mount(Some(device), dir, Some(file_system.name()), flags, options);
+        // A process that another thread is just starting has a copy of every file that is open here, for a moment.
+        patiently(mount, |error| *error == Errno::EBUSY)
             .map_err(|error| format!("mounting {}: {error}", file_system.name()))?;
         Ok(Self { dir: dir.into(), mounted: true })
     }
@@ -105,16 +142,8 @@ impl Mounted {
     /// Unmounts it, with nothing left behind that could still write. The kernel lets go of the files of an io_uring, or
     /// of a process, a little after they are closed; until then it refuses.
     pub(super) fn unmount(mut self) -> Result<(), String> {
-        let began = Instant::now();
-        loop {
-            match nix::mount::umount2(&self.dir, MntFlags::empty()) {
-                Ok(()) => break,
-                Err(Errno::EBUSY) if began.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(1))
-                }
-                Err(error) => return Err(format!("unmounting {}: {error}", self.dir.display())),
-            }
-        }
+        patiently(|| nix::mount::umount2(&self.dir, MntFlags::empty()), |error| *error == Errno::EBUSY)
+            .map_err(|error| format!("unmounting {}: {error}", self.dir.display()))?;
         self.mounted = false;
         Ok(())
     }

@@ -51,7 +51,7 @@ impl Recording {
         child: Command,
         rng: &mut Rng,
     ) -> Result<Self, Failure> {
-        let enough = rng.between(50, 800) as usize;
+        let enough = *rng.pick(&[50, 300, 1500, 4000]);
         let before = match left {
             Some(Left { image, duty }) => {
                 station.disk.put(image);

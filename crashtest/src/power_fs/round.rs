@@ -114,10 +114,13 @@ impl<'w> Lane<'w> {
         loop {
             let image = crashed.image;
             let again = rng.chance(1, 3);
-            self.station.disk.put(image.clone());
-            if again {
-                self.station.disk.record();
-            }
+            let exchanged = self.device.exchange(|| {
+                self.station.disk.put(image.clone());
+                if again {
+                    self.station.disk.record();
+                }
+            });
+            exchanged.map_err(Failed::CannotRun)?;
             let tried = catch_unwind(AssertUnwindSafe(|| self.recover(&duty, counts)));
             let tried = tried.unwrap_or_else(|panic| Err(Trouble::Broken(panic_text(&*panic))));
             let history = self.station.disk.recorded();
@@ -144,7 +147,6 @@ impl<'w> Lane<'w> {
 
     /// Mounts what is on the disk, opens the store and looks at it.
     fn recover(&self, duty: &Duty, counts: &mut Counts) -> Result<Found, Trouble> {
-        self.device.forget().map_err(Trouble::CannotRun)?;
         let mounted = Mounted::mount(self.file_system, self.device.device(), &self.station.dir)
             .map_err(|what| Trouble::CannotRun(format!("the file system did not survive the cut: {what}")))?;
         if !self.station.disk.was_read() {

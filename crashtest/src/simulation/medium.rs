@@ -106,10 +106,9 @@ impl Run {
         });
         self.holding = was;
         outcome?;
-        match done {
-            // What was done beside it had the frames.
-            Err(bedstone::Error::PoolExhausted { .. }) => {}
-            other => drop(self.read("checkpoint", other)?),
+        // What was done beside it may have had the frames.
+        if !matches!(done, Err(bedstone::Error::PoolExhausted { .. })) {
+            self.read("checkpoint", done)?;
         }
         ops.try_for_each(|op| self.perform(op))
     }

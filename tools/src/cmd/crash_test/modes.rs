@@ -81,7 +81,7 @@ impl Mode {
         plan: &Plan,
         standard: &Standard,
         place: &Place,
-        program: &dyn Fn() -> Result<Command, Failure>,
+        program: &(dyn Fn() -> Result<Command, Failure> + Sync),
         watch: Watch<'_>,
     ) -> Verdict {
         match self {
@@ -119,7 +119,7 @@ fn below_file_systems(
     plan: &Plan,
     standard: &Standard,
     scratch: &Path,
-    program: &dyn Fn() -> Result<Command, Failure>,
+    program: &(dyn Fn() -> Result<Command, Failure> + Sync),
     watch: Watch<'_>,
 ) -> Verdict {
     let (there, missing): (Vec<_>, Vec<_>) = [FileSystem::Ext4, FileSystem::Xfs]
