@@ -24,8 +24,6 @@ struct Run {
 const POWER: Run = Run { mode: "power", seed: 1, rounds: 200 };
 /// Writers that are killed. They meet by chance, so there are several times as many rounds as it takes.
 const KILL: Run = Run { mode: "kill", seed: 1, rounds: 150 };
-/// Operations that fail.
-const FAULT: Run = Run { mode: "fault", seed: 1, rounds: 200 };
 /// Damage at rest.
 const ROT: Run = Run { mode: "rot", seed: 1, rounds: 200 };
 
@@ -33,7 +31,7 @@ const ROT: Run = Run { mode: "rot", seed: 1, rounds: 200 };
 const LIST: &[(Defect, Run)] = &[
     (Defect::SkipLogSync, POWER),
     (Defect::AckBeforeSync, POWER),
-    (Defect::RetryFailedSync, FAULT),
+    (Defect::RetryFailedSync, POWER),
     (Defect::SkipDataSync, POWER),
     (Defect::SuperblocksAtOnce, POWER),
     (Defect::ReuseEarly, POWER),

@@ -199,7 +199,7 @@ impl Run {
             }
             let op = generator.next(&mut self.rng);
             self.report.operations += 1;
-            if matches!(op, Op::Checkpoint) && self.rng.chance(1, 3) {
+            if matches!(op, Op::Checkpoint | Op::CheckpointBeside(_)) && self.rng.chance(1, 3) {
                 self.cut_at_sync_of_data();
             }
             self.note(|| op.brief());
