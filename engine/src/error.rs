@@ -308,9 +308,10 @@ impl Error {
             Error::Corrupt { .. } | Error::LogDamaged { .. } | Error::MissingSegment { .. } => true,
             // A file that ends before what was written into it.
             Error::Io(e) => e.is_unexpected_eof(),
-            Error::ReadOnlyFailed(e) | Error::IteratorFailed(e) | Error::NotKnownDurable(e) => {
-                e.is_corruption()
-            }
+            Error::ReadOnlyFailed(e)
+            | Error::IteratorFailed(e)
+            | Error::NotKnownDurable(e)
+            | Error::Poisoned(e) => e.is_corruption(),
             _ => false,
         }
     }
@@ -320,9 +321,10 @@ impl Error {
         match self {
             Error::NoSpace { .. } => true,
             Error::Io(e) => e.is_no_space(),
-            Error::ReadOnlyFailed(e) | Error::IteratorFailed(e) | Error::NotKnownDurable(e) => {
-                e.is_no_space()
-            }
+            Error::ReadOnlyFailed(e)
+            | Error::IteratorFailed(e)
+            | Error::NotKnownDurable(e)
+            | Error::Poisoned(e) => e.is_no_space(),
             _ => false,
         }
     }
@@ -345,7 +347,10 @@ impl Error {
     pub fn page(&self) -> Option<u32> {
         match self {
             Error::Corrupt { page, .. } => *page,
-            Error::ReadOnlyFailed(e) | Error::IteratorFailed(e) | Error::NotKnownDurable(e) => e.page(),
+            Error::ReadOnlyFailed(e)
+            | Error::IteratorFailed(e)
+            | Error::NotKnownDurable(e)
+            | Error::Poisoned(e) => e.page(),
             _ => None,
         }
     }

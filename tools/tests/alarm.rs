@@ -16,16 +16,18 @@ use tempfile::TempDir;
 struct Run {
     mode: &'static str,
     seed: u64,
-    /// Rounds without a defect; with one, it must be noticed by then.
+    /// With a defect it must be noticed by then.
     rounds: u64,
+    /// Rounds without one.
+    kept: u64,
 }
 
 /// The model's disks whose power goes.
-const POWER: Run = Run { mode: "power", seed: 1, rounds: 200 };
+const POWER: Run = Run { mode: "power", seed: 1, rounds: 200, kept: 200 };
 /// Writers that are killed. They meet by chance, so there are several times as many rounds as it takes.
-const KILL: Run = Run { mode: "kill", seed: 1, rounds: 150 };
+const KILL: Run = Run { mode: "kill", seed: 1, rounds: 150, kept: 30 };
 /// Damage at rest.
-const ROT: Run = Run { mode: "rot", seed: 1, rounds: 200 };
+const ROT: Run = Run { mode: "rot", seed: 1, rounds: 200, kept: 200 };
 
 /// Who notices what.
 const LIST: &[(Defect, Run)] = &[
@@ -87,6 +89,11 @@ fn every_alarm_rings() {
         let name = defect.name();
         let began = std::time::Instant::now();
         let (code, said) = outcome(*run, Some(*defect));
+        if !matches!(code, Some(KEPT | BROKEN)) {
+            silent
+                .push(format!("{name}: the mode {} could not run, it ended with {code:?}: {said}", run.mode));
+            continue;
+        }
         assert!(
             said.contains(&format!("{VARIABLE}={name}: this process breaks promises on purpose")),
             "the command was built without the switch, so nothing was tested; build it with the feature \"defects\" of \
@@ -94,8 +101,8 @@ fn every_alarm_rings() {
         );
         // For the table in the documentation.
         println!("{name:22} {:6} {:5.1} s", run.mode, began.elapsed().as_secs_f64());
-        if code != Some(BROKEN) {
-            silent.push(format!("{name}: not noticed, the run ended with {code:?}: {said}"));
+        if code == Some(KEPT) {
+            silent.push(format!("{name}: not noticed: {said}"));
         }
     }
     assert!(silent.is_empty(), "{}", silent.join("\n"));
@@ -105,9 +112,9 @@ fn every_alarm_rings() {
 fn without_a_defect_every_promise_is_kept() {
     let runs: BTreeSet<Run> = LIST.iter().map(|(_, run)| *run).collect();
     for run in runs {
-        let (code, said) = outcome(run, None);
+        let (code, said) = outcome(Run { rounds: run.kept, ..run }, None);
         assert_eq!(code, Some(KEPT), "{said}");
-        assert!(!said.contains(VARIABLE), "{said}");
+        assert!(!said.contains("on purpose"), "{said}");
     }
 }
 

@@ -36,13 +36,15 @@ const MODE: Mode = Mode {
         "deletes while full",
         "resumptions",
         "openings while full",
+        "too small to resume",
     ],
 };
 
 const BLOCK: u64 = 4096;
 
 /// Fills disks. Counts: "disks filled" (runs), "full at create", "times full", "refused commits", "deletes while full",
-/// "resumptions" and "openings while full". Below `scratch` a small file system is mounted, if that is allowed; a note
+/// "resumptions", "openings while full", and "too small to resume": stores that had no room for a second log
+/// segment when they were made, or for a data file of some size, and so need not resume before the disk grows. Below `scratch` a small file system is mounted, if that is allowed; a note
 /// says what came of it.
 pub fn run(plan: &Plan, scratch: Option<&Path>, watch: &(dyn Fn(&Progress) + Sync)) -> Verdict {
     let mut kept = run_all(&MODE, plan, watch, Full::draw)?;
@@ -179,6 +181,10 @@ impl Cases for Full {
             }
             End::Deleted => {
                 store.deletes_all(tally)?;
+                if store.is_cramped()? {
+                    tally.add("too small to resume", 1);
+                    disk.set_capacity(None);
+                }
                 store.resumes_small()?;
                 tally.add("resumptions", 1);
                 disk.set_capacity(None);
@@ -191,7 +197,11 @@ impl Cases for Full {
                 }
                 let next = disk.reopen();
                 drop(store.db.take());
-                next.set_capacity(Some(next.used()));
+                // A cut takes back what the store had allocated and not yet synced: then the disk is as full as it was,
+                // and nobody else has come.
+                if end == End::Killed {
+                    next.set_capacity(Some(next.used()));
+                }
                 let db = self.config.builder(&next).open(DIR);
                 let db = db.map_err(|error| format!("opening on the full disk: {error} ({error:?})"))?;
                 tally.add("openings while full", 1);

@@ -9,11 +9,16 @@ use crate::oracle::{Ending, Oracle};
 use crate::setup::check_clean;
 use crate::view;
 
+/// What the data file has before its first page.
+const SUPERBLOCK_BYTES: u64 = 128 << 10;
+
 /// The store, what it owes, and a snapshot with what that must see.
 pub(super) struct Store {
     pub(super) db: Option<Database>,
     oracle: Oracle,
     seen: Option<(Snapshot, Vec<(Table, Map)>)>,
+    /// Why the last refused commit was.
+    why: String,
 }
 
 fn put(write: &Write) -> Change {
@@ -26,7 +31,7 @@ fn say(what: &str) -> impl Fn(Error) -> String {
 
 impl Store {
     pub(super) fn new(db: Database) -> Self {
-        Self { db: Some(db), oracle: Oracle::default(), seen: None }
+        Self { db: Some(db), oracle: Oracle::default(), seen: None, why: String::new() }
     }
 
     fn db(&self) -> Result<Database, String> {
@@ -112,6 +117,7 @@ impl Store {
             }
             Err(error) => {
                 refused(what, &error)?;
+                self.why = format!("{what}: {error}");
                 self.unchanged().map_err(|what_else| format!("after a refused {what}: {what_else}"))?;
                 Ok(false)
             }
@@ -220,13 +226,26 @@ impl Store {
             let keys: Vec<Vec<u8>> = self.oracle.now().table(&name).keys().cloned().collect();
             let changes: Vec<Change> =
                 keys.into_iter().map(|key| Change::Delete { table: name.clone(), key }).collect();
-            let count = changes.len() as u64;
-            let all = || {
-                let gone = table.delete_range::<&[u8]>(..)?;
-                Ok(gone == count)
-            };
-            if count > 0 {
-                self.frees("delete_range", changes, tally, all)?;
+            if changes.is_empty() {
+                continue;
+            }
+            let count = changes.len();
+            match table.delete_range::<&[u8]>(..) {
+                Ok(gone) if gone == count as u64 => {
+                    self.oracle.acknowledged(changes, Durability::Sync);
+                    tally.add("deletes while full", 1);
+                }
+                Ok(gone) => return Err(format!("delete_range removed {gone} keys instead of {count}")),
+                // All at once may be more than what is kept back for deletes; one after the other never is.
+                Err(error) => {
+                    refused("delete_range", &error)?;
+                    self.unchanged()?;
+                    for change in changes {
+                        let Change::Delete { key, .. } = &change else { continue };
+                        let (key, table) = (key.clone(), &table);
+                        self.frees("delete", vec![change], tally, || table.delete(&key))?;
+                    }
+                }
             }
         }
         for _ in 0..2 {
@@ -237,10 +256,20 @@ impl Store {
         self.unchanged()
     }
 
+    /// The store has never had room to live: for one log segment only when it was opened, and then the log cannot go on
+    /// before the disk grows, although everything may be read and deleted; or for so small a data file that it is hardly
+    /// more than what is kept back for deletes.
+    pub(super) fn is_cramped(&self) -> Result<bool, String> {
+        let db = self.db()?;
+        let stats = db.stats();
+        let least = SUPERBLOCK_BYTES + 64 * db.page_size() as u64;
+        Ok(stats.wal.segments < 2 || stats.pool.file_bytes < least)
+    }
+
     /// With room again, what was refused works, and more.
     pub(super) fn resumes(&mut self, refused: &Op) -> Result<(), String> {
         if !self.perform(refused)? {
-            return Err("there is room again and writes do not resume".into());
+            return Err(format!("there is room again and writes do not resume: {}", self.why));
         }
         self.resumes_small()
     }
@@ -250,7 +279,7 @@ impl Store {
         for i in 0..10u8 {
             let write = ("resumed".to_owned(), vec![i], vec![i; 50].into());
             if !self.perform(&Op::Put(write, Durability::Sync))? {
-                return Err(format!("put {i} of the smallest was refused although there is room again"));
+                return Err(format!("there is room again and small put {i} is refused: {}", self.why));
             }
         }
         self.unchanged()
