@@ -41,7 +41,8 @@ pub struct CheckpointParams {
 }
 
 /// Where [`Checkpoint::write_pages_pausing`] and [`Checkpoint::finish_pausing`] pause. No lock is held there, but for the one
-/// that keeps other checkpoints away, so the thread may use the pool meanwhile as any other thread may at any time.
+/// that keeps other checkpoints away, so the thread may use the pool meanwhile as any other thread may at any time. It must
+/// not unwind there: the superblocks may be ahead of the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pause {
     /// Some of the pages are on the medium.

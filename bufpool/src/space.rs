@@ -334,7 +334,9 @@ impl Space {
     /// At most so many blocks the map will need at the next checkpoint, with `promised` images still to come.
     pub(crate) fn map_blocks_wanted(&self, promised: u64) -> u64 {
         let filed = self.open.pages.len() + self.closing.as_ref().map_or(0, |closing| closing.pages.len());
-        self.stable.blocks_at_most(filed as u64 + promised, self.next_id) + 4
+        // A promised image may be of a page whose number is not taken yet.
+        let next_id = self.next_id.saturating_add(u32::try_from(promised).unwrap_or(u32::MAX));
+        self.stable.blocks_at_most(filed as u64 + promised, next_id) + 4
     }
 
     /// The epoch `epoch` is being closed: what comes next goes to a new delta.

@@ -89,7 +89,8 @@ pub(crate) fn run_picked<C: Cases>(
     let draw = |seed| {
         let all = draw(seed)?;
         let numbers: Vec<u64> = (0..all.len()).filter(|case| pick(&all, *case)).collect();
-        if numbers.is_empty() { Err("there is nothing to try".into()) } else { Ok(Picked { all, numbers }) }
+        assert!(!numbers.is_empty(), "there is nothing to try");
+        Ok(Picked { all, numbers })
     };
     let mut cases = drawn(mode, plan.seed, &draw)?;
     let all = matches!(plan.limit, Limit::Rounds(_)).then(|| cases.numbers.len() as u64);
@@ -120,7 +121,7 @@ pub(crate) fn run_picked<C: Cases>(
             return Ok(Kept { counts, notes: Vec::new(), took: pace.elapsed() });
         }
         drop(board);
-        seed += 1;
+        seed = seed.wrapping_add(1);
         before = until;
         cases = drawn(mode, seed, &draw)?;
     }
@@ -161,7 +162,7 @@ fn next(board: &Mutex<Board>, pace: &Pace<'_>, until: u64) -> Option<u64> {
 
 fn drawn<T>(mode: &Mode, seed: u64, draw: &impl Fn(u64) -> Result<T, String>) -> Result<T, Failure> {
     unpanicked(|| draw(seed))
-        .map_err(|what| Failure::broken(format!("seed {seed}, before any case of {}: {what}", mode.name)))
+        .map_err(|what| Failure::broken(format!("seed {seed}, before any round of {}: {what}", mode.name)))
 }
 
 fn try_one<C: Cases>(board: &Mutex<Board>, cases: &C, seed: u64, case: u64) {

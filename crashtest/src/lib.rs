@@ -44,7 +44,7 @@
 //!     fn verify(&self, db: &Database, promised: &Numbers) -> std::result::Result<Numbers, String> {
 //!         let text = |error: bedstone::Error| error.to_string();
 //!         let entries = db.table("entries").map_err(text)?;
-//!         let mut last = 0;
+//!         let mut last = 0_u64;
 //!         for entry in entries.iter().map_err(text)? {
 //!             let (key, value) = entry.map_err(text)?.into_parts();
 //!             last += 1;

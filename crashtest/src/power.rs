@@ -71,9 +71,16 @@ pub fn disk(plan: &Plan, round: u64, trace: bool) -> Result<Done, Failure> {
         let threads = if (round / STANDARD).is_multiple_of(2) { WRITERS } else { 1 };
         let seed = plan.seed.wrapping_add(round);
         let standard = Standard::new(&Plan { seed, threads, ..plan.clone() });
-        return power_cuts_round(plan.seed, round, &standard).map(Done::Standard);
+        let done = power_cuts_round(plan.seed, round, &standard).map(Done::Standard);
+        return match threads {
+            1 => done,
+            _ => done.map_err(|failure| {
+                failure
+                    .and("several writers met by chance here: it may take a few repetitions to see it again")
+            }),
+        };
     }
-    simulation::run(plan.seed.wrapping_add(round), OPERATIONS, trace)
+    simulation::run_at(plan.seed.wrapping_add(round), OPERATIONS, plan.durability, trace)
         .map(Done::Model)
         .map_err(Failure::broken)
 }

@@ -13,7 +13,7 @@ use crate::verdict::Failure;
 /// promise. Returns how many rounds were done.
 ///
 /// # Errors
-/// The failure of the lowest round that failed, with its number.
+/// A broken promise before anything else, of the lowest round that failed, with its number.
 pub fn run_rounds(
     pace: &Pace<'_>,
     threads: usize,
@@ -44,7 +44,8 @@ pub fn run_rounds(
             });
         }
     });
-    match failures.into_inner().into_iter().min_by_key(|(number, _)| *number) {
+    let cannot = |failure: &Failure| matches!(failure, Failure::CannotRun(_));
+    match failures.into_inner().into_iter().min_by_key(|(number, failure)| (cannot(failure), *number)) {
         Some((_, failure)) => Err(failure),
         None => Ok(done.into_inner()),
     }

@@ -104,9 +104,21 @@ impl Promised {
     }
 
     /// What was found after a recovery: it must survive whatever follows.
-    pub fn found(&mut self, numbers: Numbers) {
+    ///
+    /// # Errors
+    /// If it is less than what was owed after a power cut: the workload's [`Workload::verify`] should have said so.
+    pub fn found(&mut self, numbers: Numbers) -> Result<(), String> {
+        for (stream, owed) in &self.durable {
+            let found = numbers.get(stream).copied().unwrap_or_default();
+            if found < *owed {
+                return Err(format!(
+                    "of stream {stream} commit {owed} was promised and {found} found, and the workload's verify let it pass"
+                ));
+            }
+        }
         self.durable = numbers.clone();
         self.process = numbers;
+        Ok(())
     }
 
     /// What must be there after the power has gone.
@@ -134,7 +146,8 @@ mod tests {
         }
         assert_eq!(promised.after_power_cut(), &Numbers::from([(7, 1)]));
         assert_eq!(promised.after_kill(), &Numbers::from([(7, 2)]));
-        promised.found(Numbers::from([(7, 3)]));
+        promised.found(Numbers::from([(7, 3)])).unwrap();
+        assert!(promised.clone().found(Numbers::from([(7, 2)])).is_err());
         assert_eq!(promised.after_power_cut(), &Numbers::from([(7, 3)]));
     }
 }

@@ -15,7 +15,6 @@ use bedstone_bufpool::page_file::PageFile;
 
 use crate::btree::Tree;
 use crate::catalog::{CATALOG, Record};
-use crate::checkpoint::refuse_inside;
 use crate::create;
 use crate::error::{Error, Result};
 use crate::recovery::{CatalogEntry, read_catalog};
@@ -73,7 +72,7 @@ impl Shared {
     /// Checks everything; an error only where checking itself is impossible.
     pub(crate) fn check(&self) -> Result<CheckReport> {
         self.readable()?;
-        refuse_inside("check")?;
+        self.refuse_inside("check")?;
         let _no_checkpoint = self.checkpoints.hold();
         let _no_builder = self.gate.close();
         let _no_upkeep = self.catalog.upkeep.lock();

@@ -76,22 +76,6 @@ impl Drop for Building {
     }
 }
 
-/// This thread is inside something for which a checkpoint would wait, or that is a checkpoint.
-fn inside() -> bool {
-    Building::is_on() || Paused::is_on()
-}
-
-/// Refuses a call that waits for checkpoints where this thread would wait for itself.
-pub(crate) fn refuse_inside(what: &'static str) -> Result<()> {
-    if Building::is_on() {
-        Err(Error::InsideReader { what })
-    } else if Paused::is_on() {
-        Err(Error::InsideCheckpoint { what })
-    } else {
-        Ok(())
-    }
-}
-
 /// What the checkpoints of a database share.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
@@ -198,6 +182,22 @@ impl Checkpoints {
 }
 
 impl Shared {
+    /// This thread is inside something for which a checkpoint would wait, or that is a checkpoint.
+    fn is_inside(&self) -> bool {
+        Building::is_on() || Paused::is_on(self)
+    }
+
+    /// Refuses a call that waits for checkpoints where this thread would wait for itself.
+    pub(crate) fn refuse_inside(&self, what: &'static str) -> Result<()> {
+        if Building::is_on() {
+            Err(Error::InsideReader { what })
+        } else if Paused::is_on(self) {
+            Err(Error::InsideCheckpoint { what })
+        } else {
+            Ok(())
+        }
+    }
+
     /// Makes a checkpoint. With `only_if_needed`, none is made when nothing has changed since the last.
     pub(crate) fn run_checkpoint(&self, only_if_needed: bool) -> Result<CheckpointInfo> {
         self.run_checkpoint_pausing(only_if_needed, &mut |_| {})
@@ -209,7 +209,7 @@ impl Shared {
         only_if_needed: bool,
         pause: &mut dyn FnMut(CheckpointStep),
     ) -> Result<CheckpointInfo> {
-        refuse_inside("checkpoint")?;
+        self.refuse_inside("checkpoint")?;
         let outcome = {
             let _one = self.checkpoints.running.lock();
             self.checkpoint_steps(only_if_needed, pause)
@@ -302,7 +302,7 @@ impl Shared {
 
     /// To be called before a write begins, with nothing held: waits while the log is much too long.
     pub(crate) fn pace(&self) {
-        if self.background == Background::Manual || inside() {
+        if self.background == Background::Manual || self.is_inside() {
             return;
         }
         let long = |c: &Checkpoints| {
@@ -324,7 +324,7 @@ impl Shared {
 
     /// To be called after a commit, with nothing held: begins the checkpoint that is due.
     pub(crate) fn after_commit(&self) {
-        if !self.checkpoint_due() || inside() {
+        if !self.checkpoint_due() || self.is_inside() {
             return;
         }
         match self.background {

@@ -15,7 +15,7 @@ use crate::batch::WriteBatch;
 use crate::btree::{self, BuildGate};
 use crate::catalog::{self, Catalog};
 use crate::check::CheckReport;
-use crate::checkpoint::{Checkpoints, refuse_inside};
+use crate::checkpoint::Checkpoints;
 use crate::create;
 use crate::error::{Error, Result};
 use crate::options::{Background, Builder, Durability, Limits, real_disk};
@@ -434,7 +434,7 @@ impl Database {
     /// Stops the background work, makes a checkpoint and closes the files; reports what went wrong. The other
     /// handles and tables still there only give errors afterwards.
     pub fn close(self) -> Result<()> {
-        refuse_inside("close")?;
+        self.shared().refuse_inside("close")?;
         self.handle.close()
     }
 }
@@ -502,7 +502,11 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Err(e) = self.close() {
+        let outcome = self.close();
+        // In a forked child there was nothing to close.
+        if let Err(e) = outcome
+            && self.process == std::process::id()
+        {
             tracing::error!(path = %self.shared.path.display(), error = %e, "closing the database failed");
         }
     }

@@ -5,12 +5,14 @@
 //! ([`Database::checkpoint_stepwise`]), as threads beside a checkpoint do. So one thread, and with it one seed, decides the
 //! whole schedule.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use bedstone_bufpool::Pause;
 
 use crate::db::Database;
 use crate::error::Result;
+use crate::shared::Shared;
 use crate::stats::CheckpointInfo;
 
 /// A piece of background work.
@@ -70,27 +72,27 @@ impl From<Pause> for CheckpointStep {
 }
 
 thread_local! {
-    /// This thread is between the steps of a checkpoint.
-    static PAUSED: Cell<bool> = const { Cell::new(false) };
+    /// The databases, by address, between the steps of whose checkpoints this thread is.
+    static PAUSED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Marks the thread as being between the steps of a checkpoint while it lives.
+/// Marks the thread as being between the steps of a database's checkpoint while it lives.
 pub(crate) struct Paused(());
 
 impl Paused {
-    fn begin() -> Self {
-        PAUSED.set(true);
+    fn begin(of: &Shared) -> Self {
+        PAUSED.with_borrow_mut(|paused| paused.push(std::ptr::from_ref(of).addr()));
         Self(())
     }
 
-    pub(crate) fn is_on() -> bool {
-        PAUSED.get()
+    pub(crate) fn is_on(of: &Shared) -> bool {
+        PAUSED.with_borrow(|paused| paused.contains(&std::ptr::from_ref(of).addr()))
     }
 }
 
 impl Drop for Paused {
     fn drop(&mut self) {
-        PAUSED.set(false);
+        PAUSED.with_borrow_mut(|paused| paused.pop());
     }
 }
 
@@ -128,13 +130,24 @@ impl Database {
     /// As [`Database::checkpoint`]. Calls in `between` that wait for checkpoints ([`Database::checkpoint`],
     /// [`Database::check`], [`Database::close`]) give [`crate::Error::InsideCheckpoint`]; the last handle must not be
     /// dropped there.
+    ///
+    /// # Panics
+    /// If `between` does, and then after the end of the checkpoint: it is not called any more, and the checkpoint is made.
     pub fn checkpoint_stepwise(&self, mut between: impl FnMut(CheckpointStep)) -> Result<CheckpointInfo> {
         let shared = self.shared();
         shared.writable()?;
-        let info = shared.run_checkpoint_pausing(false, &mut |step| {
-            let _paused = Paused::begin();
-            between(step);
-        })?;
+        let mut panic = None;
+        let outcome = shared.run_checkpoint_pausing(false, &mut |step| {
+            // A checkpoint that is left in the middle by unwinding would leave its books unlike the medium.
+            if panic.is_none() {
+                let _paused = Paused::begin(shared);
+                panic = catch_unwind(AssertUnwindSafe(|| between(step))).err();
+            }
+        });
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+        let info = outcome?;
         shared.upkeep();
         Ok(info)
     }

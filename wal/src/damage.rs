@@ -70,7 +70,17 @@ pub fn classify_end(reader: &LogReader, required: Lsn) -> Result<EndState, WalEr
             return damaged(rule.to_owned());
         }
         EndReason::BadSegmentHeader | EndReason::SegmentCut { .. } => {
-            return damaged("a segment is whole and durable before it gets its name".to_owned());
+            let rule = "a segment is whole and durable before it gets its name";
+            // The log ends within one segment; what is damaged may be the header of the next.
+            let last = reader.segments().iter().find(|segment| segment.path == end.segment);
+            let next = last.and_then(|last| reader.catalogue.bad_for(last.start.0 + last.bytes));
+            return match next {
+                Some((file, reason)) if matches!(end.reason, EndReason::BadSegmentHeader) => {
+                    let why = format!("{reason}, though {rule}");
+                    Ok(EndState::Damaged { file: file.clone(), offset: 0, lsn: end.lsn, why })
+                }
+                _ => damaged(rule.to_owned()),
+            };
         }
         EndReason::BadHeader => return damaged("its checksum matches".to_owned()),
         _ => {}

@@ -73,6 +73,9 @@ pub(super) enum End {
     Drop,
     /// A power cut in place of it that loses some of it.
     Random,
+    /// A power cut a few operations of the same kind after the fault: before a checkpoint stands for what the fault has
+    /// taken from the log.
+    Soon,
 }
 
 impl End {
@@ -85,7 +88,7 @@ impl End {
     pub(super) fn cut(self) -> Option<CutMode> {
         match self {
             End::Own | End::Killed => None,
-            End::OwnThenDrop | End::Drop => Some(CutMode::Drop),
+            End::OwnThenDrop | End::Drop | End::Soon => Some(CutMode::Drop),
             End::Random => Some(CutMode::Random),
         }
     }
@@ -102,6 +105,13 @@ pub(super) struct Struck {
     pub(super) of: u64,
     pub(super) repeat: Repeat,
     pub(super) end: End,
+}
+
+impl Struck {
+    /// The operation of the kind at which the power goes, for [`End::Soon`].
+    pub(super) fn cut_at(&self, case: u64) -> Option<u64> {
+        (self.end == End::Soon).then(|| self.nth + 2 + case % 3)
+    }
 }
 
 /// All runs of a seed: blocks that differ only in the operation that fails.
@@ -133,7 +143,12 @@ impl List {
             Ending::Closed => &[End::Own, End::OwnThenDrop, End::Drop, End::Random],
             Ending::Killed | Ending::PowerCut => &[End::Killed, End::Drop, End::Random],
         };
-        for (repeat, end) in repeats.iter().flat_map(|repeat| ends.iter().map(move |end| (*repeat, *end))) {
+        let mut runs: Vec<(Repeat, End)> =
+            repeats.iter().flat_map(|repeat| ends.iter().map(move |end| (*repeat, *end))).collect();
+        if matches!(kind, OpKind::Sync | OpKind::Write) {
+            runs.push((Repeat::Once, End::Soon));
+        }
+        for (repeat, end) in runs {
             if of > 0 {
                 let struck = Struck { stage: at, kind, fault, nth: 1, of, repeat, end };
                 self.blocks.push((self.len, struck));

@@ -34,11 +34,13 @@ const MODE: Mode = Mode {
         "allocations failed",
         "other operations failed",
         "errors met",
+        "ended before the fault",
     ],
 };
 
 /// Fails operations, each in a run of its own. Counts: "faults tried" (runs), "operations failed", those of a kind where
-/// the fault asked for one, and "errors met" (given to the caller).
+/// the fault asked for one, "errors met" (given to the caller), and "ended before the fault" (runs cut short before the
+/// operation came, which is one of the closing then).
 pub fn run(plan: &Plan, watch: &(dyn Fn(&Progress) + Sync)) -> Verdict {
     run_all(&MODE, plan, watch, Faults::draw)
 }
@@ -89,9 +91,19 @@ impl Cases for Faults {
         let disk = stage.medium.fork(case * 31 + 7);
         let mut scenario = stage.scenario.clone();
         disk.fail_nth(struck.kind, struck.nth, struck.fault, struck.repeat);
+        if let Some(nth) = struck.cut_at(case) {
+            disk.set_cut_at("", struck.kind, nth, CutMode::Drop);
+        }
         let ending = if struck.end.is_own() { stage.part.ending() } else { Ending::Killed };
         let next = scenario.part_until(&disk, stage.part, ending);
         next.clear_faults();
+        next.cancel_cut();
+        // A life that is cut short makes no operations of its closing.
+        let never = disk.stats().faults == 0;
+        if never && struck.end.is_own() {
+            return Err("the operation that was to fail was never made: no two runs are the same".into());
+        }
+        tally.add("ended before the fault", u64::from(never));
         tally.add("operations failed", disk.stats().faults);
         tally.add(list::failed(struck.kind), disk.stats().faults);
         tally.add("errors met", scenario.errors.len() as u64);

@@ -50,14 +50,14 @@ pub fn run(plan: &Plan, scratch: Option<&Path>, watch: &(dyn Fn(&Progress) + Syn
     let mut kept = run_all(&MODE, plan, watch, Full::draw)?;
     if let Some(scratch) = scratch {
         let note = match real::run(plan.seed, scratch) {
-            Ok(counts) => {
+            Ok((counts, kind)) => {
                 for (name, count) in counts {
                     match kept.counts.iter_mut().find(|(other, _)| *other == name) {
                         Some((_, sum)) => *sum += count,
                         None => kept.counts.push((name, count)),
                     }
                 }
-                "a small real file system was filled as well".to_owned()
+                format!("a real {kind} of 32 MiB was filled as well")
             }
             Err(Failure::CannotRun(why)) => format!("on the simulated disk only: {why}"),
             Err(broken) => return Err(broken),

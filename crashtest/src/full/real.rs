@@ -1,7 +1,6 @@
 //! A small real file system, filled up.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use bedstone::{Database, Durability};
 
@@ -9,6 +8,7 @@ use super::store::Store;
 use super::workload::Op;
 use crate::cases::Tally;
 use crate::oracle::Ending;
+use crate::power_fs::mounts::{command, mounts_of_our_own};
 use crate::rng::Rng;
 use crate::verdict::Failure;
 
@@ -17,15 +17,9 @@ const BYTES: u64 = 32 << 20;
 /// A file system mounted in a directory of its own below the scratch directory; gone with this value.
 struct Mounted {
     place: PathBuf,
+    /// What kind it is.
+    kind: &'static str,
     _dir: tempfile::TempDir,
-}
-
-fn command(program: &str, args: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(args).output().map_err(|error| format!("{program}: {error}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(format!("{program} {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim()))
 }
 
 impl Mounted {
@@ -39,20 +33,22 @@ impl Mounted {
         let made = std::fs::File::create(&image).and_then(|file| file.set_len(BYTES));
         made.map_err(|error| error.to_string())?;
         let (image, at) = (image.to_string_lossy(), place.to_string_lossy());
-        let ext4 = command("mkfs.ext4", &["-q", "-F", "-m", "0", &image])
-            .and_then(|()| command("mount", &["-o", "loop", &image, &at]));
+        let ext4 = command("mkfs.ext4", "e2fsprogs", &["-q", "-F", "-m", "0", &image])
+            .and_then(|_| command("mount", "mount", &["-o", "loop", &image, &at]));
+        let kind = if ext4.is_ok() { "ext4" } else { "tmpfs" };
         if let Err(first) = ext4 {
-            command("mount", &["-t", "tmpfs", "-o", "size=32m", "none", &at])
+            command("mount", "mount", &["-t", "tmpfs", "-o", "size=32m", "none", &at])
                 .map_err(|second| format!("no small file system can be mounted: {first}; {second}"))?;
         }
         drop((image, at));
-        Ok(Self { place, _dir: dir })
+        Ok(Self { place, kind, _dir: dir })
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        drop(command("umount", &[&self.place.to_string_lossy()]));
+        // Lazily: the kernel lets go of the files of an io_uring a little after they are closed.
+        drop(command("umount", "mount", &["-l", &self.place.to_string_lossy()]));
     }
 }
 
@@ -68,13 +64,26 @@ fn builder() -> bedstone::Builder {
         .transaction_memory(64 << 10)
 }
 
+/// What was counted, and what kind of file system it was.
+type Filled = (Vec<(&'static str, u64)>, &'static str);
+
 /// Fills a file system below `scratch` several times. The counts, or why none can be had.
-pub(super) fn run(seed: u64, scratch: &Path) -> Result<Vec<(&'static str, u64)>, Failure> {
+pub(super) fn run(seed: u64, scratch: &Path) -> Result<Filled, Failure> {
+    // In a thread with mounts of its own: they go with it, even if the process is killed.
+    std::thread::scope(|scope| match scope.spawn(|| run_mounted(seed, scratch)).join() {
+        Ok(outcome) => outcome,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+fn run_mounted(seed: u64, scratch: &Path) -> Result<Filled, Failure> {
+    mounts_of_our_own().map_err(Failure::CannotRun)?;
     let mounted = Mounted::below(scratch).map_err(Failure::CannotRun)?;
     let mut tally = Tally::default();
-    fill(&mounted.place, seed, &mut tally)
-        .map_err(|what| Failure::broken(format!("on a real file system of 32 MiB, seed {seed}: {what}")))?;
-    Ok(tally.counts().to_vec())
+    fill(&mounted.place, seed, &mut tally).map_err(|what| {
+        Failure::broken(format!("on a real {} of 32 MiB, seed {seed}: {what}", mounted.kind))
+    })?;
+    Ok((tally.counts().to_vec(), mounted.kind))
 }
 
 /// Until the store is full, then until the file system is, which is where it is opened again; then deletes and resumes.

@@ -24,7 +24,7 @@ pub fn targets() -> Vec<(&'static str, Target)> {
 pub fn operations(data: &[u8]) {
     // About as many operations as the bytes decide.
     let count = 4 + (data.len() / 6).min(200);
-    if let Err(what) = simulation::run_with(Rng::from_bytes(data), count, false) {
+    if let Err(what) = simulation::run_with(Rng::from_bytes(data), count, None, false) {
         panic!("{what}");
     }
 }

@@ -36,7 +36,7 @@ pub fn this_program() -> Result<Command, Failure> {
 /// that the check finds nothing. A round is a child that was killed. `child` makes the command of a program that calls
 /// [`child_main`] with the same workload; `dir` is where the store is made, and must not exist.
 ///
-/// Counts: `kills`, `kills while opening`, `acknowledged commits`, `recoveries verified`.
+/// Counts: `kills`, `killed before it was open`, `acknowledged commits`, `recoveries verified`.
 ///
 /// # Errors
 /// [`Failure::Broken`] with what was lost; the store is left as it was found. [`Failure::CannotRun`].
@@ -57,23 +57,18 @@ pub fn run(
         recoveries: 0,
         notes: Vec::new(),
     };
+    let left =
+        |kill| format!("after kill {kill} of seed {}; the store is left in {}", plan.seed, dir.display());
     let mut kills = 0;
     while pace.goes_on(kills) {
-        run.round(child()?, kills).map_err(|failure| {
-            let place = dir.display();
-            failure.and(&format!(
-                "after kill {} of seed {}; the store is left in {place}",
-                kills + 1,
-                plan.seed
-            ))
-        })?;
+        run.round(child()?, kills).map_err(|failure| failure.and(&left(kills + 1)))?;
         kills += 1;
     }
-    run.verify()?;
+    run.verify().map_err(|failure| failure.and(&left(kills)))?;
     Ok(Kept {
         counts: vec![
             ("kills", kills),
-            ("kills while opening", run.kills_while_opening),
+            ("killed before it was open", run.kills_while_opening),
             ("acknowledged commits", run.promised.heard),
             ("recoveries verified", run.recoveries),
         ],
@@ -145,16 +140,17 @@ impl Run<'_> {
     }
 
     fn verify(&mut self) -> Result<(), Failure> {
-        let db = self.workload.options().open_or_create(self.dir).map_err(open_failure)?;
+        let db =
+            self.workload.options().open_or_create(self.dir).map_err(|error| failure("opening", &error))?;
         if self.notes.is_empty() {
             self.notes.push(io_note(&db));
         }
         let found = self.workload.verify(&db, self.promised.after_kill()).map_err(Failure::broken)?;
         check_clean(&db).map_err(Failure::broken)?;
-        self.promised.found(found);
+        self.promised.found(found).map_err(Failure::broken)?;
         self.recoveries += 1;
         if self.rng.chance(1, 2) {
-            db.close().map_err(|error| Failure::broken(format!("closing: {error} ({error:?})")))?;
+            db.close().map_err(|error| failure("closing", &error))?;
         }
         Ok(())
     }
@@ -166,14 +162,13 @@ pub(crate) fn io_note(db: &Database) -> String {
     format!("I/O: {:?}, direct: {}, {} ({})", report.mode, report.direct, report.file_system, report.reason)
 }
 
-fn open_failure(error: Error) -> Failure {
-    let cannot = match &error {
-        Error::Io(e) => e.is_direct_refused(),
-        other => other.is_locked(),
-    };
-    if cannot {
-        Failure::CannotRun(format!("opening the store: {error}"))
+/// What an error of the parent's own use of the store is. Nobody else uses the store: a lock that is held was left by the
+/// child.
+fn failure(what: &str, error: &Error) -> Failure {
+    let refused = matches!(error, Error::Io(e) if e.is_direct_refused());
+    if refused || error.is_no_space() {
+        Failure::CannotRun(format!("{what} the store: {error}"))
     } else {
-        Failure::broken(format!("opening after the kill: {error} ({error:?})"))
+        Failure::broken(format!("{what} after the kill: {error} ({error:?})"))
     }
 }

@@ -22,7 +22,7 @@ use crate::verdict::{Failure, Kept, Verdict};
 use crate::workload::Workload;
 
 mod image;
-mod mounts;
+pub(crate) mod mounts;
 mod record;
 mod recording;
 mod round;

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// If it is missing or fails, in words that say what to do.
-pub(super) fn command(name: &str, package: &str, arguments: &[&str]) -> Result<String, String> {
+pub(crate) fn command(name: &str, package: &str, arguments: &[&str]) -> Result<String, String> {
     let output =
         Command::new(name).args(arguments).stdin(Stdio::null()).output().map_err(|error| {
             format!("{name} cannot be started: {error}; it comes with the package {package}")
@@ -47,7 +47,7 @@ fn patiently<T, E>(attempt: impl Fn() -> Result<T, E>, busy: impl Fn(&E) -> bool
 
 /// Gives this thread, and those and the processes it starts, mounts of their own: nobody else sees them, no other process
 /// keeps one alive by a copy, and the kernel undoes them when the last of these threads ends, however it ends.
-pub(super) fn mounts_of_our_own() -> Result<(), String> {
+pub(crate) fn mounts_of_our_own() -> Result<(), String> {
     let none: Option<&str> = None;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)
         .and_then(|()| nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))

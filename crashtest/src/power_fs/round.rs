@@ -137,7 +137,8 @@ impl<'w> Lane<'w> {
             let fate = Fate::draw(&mut rng);
             crashed = history.crash(position, fate, unit, whole, &mut rng);
             if position >= found.position {
-                duty.promised.found(found.numbers);
+                let grown = duty.promised.found(found.numbers);
+                grown.map_err(|what| Failed::Broken { what, image: Box::new(crashed.image.clone()) })?;
                 duty.store = true;
             }
             said = format!("{said}; cut again {}", describe(position, history.end(), fate, &crashed));

@@ -40,6 +40,43 @@ pub(super) enum Damage {
 }
 
 impl Damage {
+    /// Where it is, if it is one stretch of the file.
+    pub(super) fn offset(&self) -> Option<u64> {
+        match self {
+            Damage::Flip { offset, .. }
+            | Damage::Zeros { offset, .. }
+            | Damage::Garbage { offset, .. }
+            | Damage::Past { offset, .. } => Some(*offset),
+            _ => None,
+        }
+    }
+
+    /// It is done to whole files.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(
+            self,
+            Damage::Cut { .. }
+                | Damage::Remove
+                | Damage::Earlier
+                | Damage::Foreign { .. }
+                | Damage::CopyOf { .. }
+                | Damage::SwapNames { .. }
+        )
+    }
+
+    /// How many of the last commits may be gone without an error.
+    pub(super) fn may_lose(&self, victim: &Victim, file: &Path) -> usize {
+        match self {
+            Damage::Zeros { offset, len } | Damage::Garbage { offset, len } => {
+                victim.unproven(file, *offset, *len)
+            }
+            Damage::Swap { a, b, len } => {
+                victim.unproven(file, *a, *len).max(victim.unproven(file, *b, *len))
+            }
+            _ => victim.unproven(file, 0, 0),
+        }
+    }
+
     /// Does it to `file`.
     pub(super) fn strike(&self, disk: &SimDisk, victim: &Victim, file: &Path) -> Result<(), IoError> {
         match self {

@@ -11,6 +11,9 @@ use crate::model::{Model, show};
 use crate::rng::Rng;
 use crate::setup::DIR;
 
+/// The largest page of a store that is damaged here.
+const MOST_PAGE_BYTES: u64 = 16384;
+
 /// What came of a damage.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(super) enum Outcome {
@@ -32,11 +35,25 @@ impl Outcome {
     }
 }
 
+/// What an error must name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// The damaged file.
+    pub(super) file: &'a Path,
+    /// Where in it, if it is one stretch: an error of a page must name an image that lies there.
+    pub(super) offset: Option<u64>,
+    /// Files have come, gone or changed places: which of them is the wrong one is anybody's guess, so their directory is
+    /// enough.
+    pub(super) whole: bool,
+}
+
 impl Victim {
-    /// Damages a copy of the medium, opens it, reads everything in every way, and judges.
+    /// Damages a copy of the medium, opens it, reads everything in every way, and judges. So many of the last commits may
+    /// be missing.
     pub(super) fn suffer(
         &self,
-        file: &Path,
+        place: Place<'_>,
+        may_lose: usize,
         damage: impl FnOnce(&SimDisk) -> Result<(), IoError>,
     ) -> Result<Outcome, String> {
         let disk = SimDisk::new(1);
@@ -45,12 +62,11 @@ impl Victim {
         damage(&disk).map_err(|error| format!("the damage could not be done: {error}"))?;
         let db = match self.config.builder(&disk).open(DIR) {
             Ok(db) => db,
-            Err(error) => return names_the_place(&error, file).map(|()| Outcome::Refused),
+            Err(error) => return names_the_place(&error, place).map(|()| Outcome::Refused),
         };
-        // At most the last commit, behind which nothing tells a torn tail from damage, may be missing.
-        let mut verdicts = self.holds.iter().map(|holds| read_all(&db, holds, file));
+        let mut verdicts = self.holds.iter().take(1 + may_lose).map(|holds| read_all(&db, holds, place));
         let verdict = match verdicts.next() {
-            Some(Err(first)) => verdicts.next().and_then(Result::ok).ok_or(first)?,
+            Some(Err(first)) => verdicts.find_map(Result::ok).ok_or(first)?,
             Some(Ok(outcome)) => outcome,
             None => return Err("nothing to compare with".into()),
         };
@@ -61,7 +77,7 @@ impl Victim {
             Ok(report) if report.is_clean() => Ok(verdict),
             Ok(_) if verdict == Outcome::Harmless => Ok(Outcome::FoundByCheck),
             Ok(_) => Ok(verdict),
-            Err(error) => names_the_place(&error, file).map(|()| verdict),
+            Err(error) => names_the_place(&error, place).map(|()| verdict),
         }
     }
 
@@ -78,12 +94,12 @@ impl Victim {
             let at = (FIRST_UNIT + rng.below(units - FIRST_UNIT)) * UNIT + rng.below(UNIT);
             disk.flip_bit(&data, at, rng.below(8) as u32).map_err(|error| error.to_string())?;
         }
-        read_all(&db, &self.holds[0], &data)
+        read_all(&db, &self.holds[0], Place { file: &data, offset: None, whole: false })
     }
 }
 
-/// The error tells of damage, and of the file that is damaged.
-fn names_the_place(error: &Error, file: &Path) -> Result<(), String> {
+/// The error tells of damage, and of the place that is damaged.
+fn names_the_place(error: &Error, place: Place<'_>) -> Result<(), String> {
     let kind = error.is_corruption()
         || matches!(
             error,
@@ -93,23 +109,29 @@ fn names_the_place(error: &Error, file: &Path) -> Result<(), String> {
                 | Error::Io(_)
         );
     let text = error.to_string();
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let directory = file.parent().unwrap_or(file).to_string_lossy();
     if !kind {
         return Err(format!("an error of the wrong kind: {error} ({error:?})"));
     }
-    if !text.contains(&*name) && !text.contains(&*directory) {
-        return Err(format!("the error does not name {}: {text}", file.display()));
+    let named = if place.whole { place.file.parent().unwrap_or(place.file) } else { place.file };
+    if !text.contains(&*named.to_string_lossy()) {
+        return Err(format!("the error does not name {}: {text}", named.display()));
     }
-    Ok(())
+    // A page's image begins at most its own length before the damage.
+    let near = |at: u64| (at / UNIT * UNIT).saturating_sub(MOST_PAGE_BYTES - UNIT)..=at;
+    match (error, place.offset) {
+        (Error::Corrupt { offset, page: Some(_), .. }, Some(at)) if !near(at).contains(offset) => {
+            Err(format!("the error names another offset than {at}: {text}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Everything read is right, or the read fails with an error that names the place; nothing is left out in silence.
-fn read_all(db: &Database, holds: &Model, file: &Path) -> Result<Outcome, String> {
+fn read_all(db: &Database, holds: &Model, place: Place<'_>) -> Result<Outcome, String> {
     let mut outcome = Outcome::Harmless;
     let mut failed = |error: Error| {
         outcome = Outcome::ReadError;
-        names_the_place(&error, file)
+        names_the_place(&error, place)
     };
     for (name, map) in &holds.tables {
         let table = match db.open_table(name) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::damage::Damage;
-use super::victim::{FIRST_UNIT, SUPERBLOCKS, UNIT, Victim};
+use super::victim::{FIRST_UNIT, LOG_BEGINS, RECORD_HEADER, SUPERBLOCKS, UNIT, Victim, records, start};
 use super::{Case, Theme};
 use crate::rng::Rng;
 use crate::setup::DIR;
@@ -13,10 +13,8 @@ const PAGE_HEADER: u64 = 32;
 const NODE_HEADER: u64 = 32;
 /// Fields of a superblock.
 const SUPERBLOCK_FIELDS: u64 = 104;
-/// Bytes of the header of a segment, of what lies before the log, and of the header of a record.
+/// Bytes of the header of a segment.
 const SEGMENT_HEADER: u64 = 64;
-const LOG_BEGINS: u64 = 4096;
-const RECORD_HEADER: u64 = 40;
 const SECTOR: u64 = 512;
 
 /// Every damage of this store.
@@ -234,21 +232,4 @@ impl List<'_> {
             self.add(&data, Damage::WhileOpen { seed });
         }
     }
-}
-
-/// The position in the log at which a segment begins, by its name.
-fn start(log: &Path) -> Option<u64> {
-    log.file_stem()?.to_str()?.parse().ok()
-}
-
-/// Offsets of the records of a segment: a record's header has its own position 8 bytes from its beginning.
-fn records(log: &Path, bytes: &[u8]) -> Vec<u64> {
-    let Some(start) = start(log) else { return Vec::new() };
-    let places = (LOG_BEGINS..(bytes.len() as u64).saturating_sub(RECORD_HEADER)).step_by(8);
-    places
-        .filter(|at| {
-            let field = &bytes[*at as usize + 8..*at as usize + 16];
-            field == (start + at - LOG_BEGINS).to_le_bytes()
-        })
-        .collect()
 }

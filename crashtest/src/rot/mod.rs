@@ -17,7 +17,7 @@ use crate::cases::{Cases, Mode, Tally, replay as replay_case, run_all, run_picke
 use crate::plan::{Plan, Progress};
 use crate::verdict::{Failure, Verdict};
 use damage::Damage;
-use judge::Outcome;
+use judge::{Outcome, Place};
 use victim::Victim;
 
 const MODE: Mode = Mode {
@@ -94,7 +94,8 @@ struct Rot {
 impl Rot {
     fn draw(seed: u64) -> Result<Self, String> {
         let victim = Victim::draw(seed).map_err(|error| format!("making the store: {error}"))?;
-        let unhurt = victim.suffer(&victim.data(), |_| Ok(()))?;
+        let file = victim.data();
+        let unhurt = victim.suffer(Place { file: &file, offset: None, whole: false }, 0, |_| Ok(()))?;
         if unhurt != Outcome::Harmless {
             return Err(format!("without damage: {unhurt:?}"));
         }
@@ -117,7 +118,11 @@ impl Cases for Rot {
         let Case { theme, file, damage } = &self.damages[case as usize];
         let outcome = match damage {
             Damage::WhileOpen { seed } => self.victim.suffer_while_open(*seed)?,
-            damage => self.victim.suffer(file, |disk| damage.strike(disk, &self.victim, file))?,
+            damage => {
+                let place = Place { file, offset: damage.offset(), whole: damage.is_whole() };
+                let may_lose = damage.may_lose(&self.victim, file);
+                self.victim.suffer(place, may_lose, |disk| damage.strike(disk, &self.victim, file))?
+            }
         };
         match (damage, outcome) {
             (Damage::FlipBoth { .. }, Outcome::Refused) => {}

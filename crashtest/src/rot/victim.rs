@@ -15,6 +15,9 @@ pub(super) const SUPERBLOCKS: [u64; 2] = [0, 64 << 10];
 /// The unit of space in the data file, and the first one of pages.
 pub(super) const UNIT: u64 = 4096;
 pub(super) const FIRST_UNIT: u64 = 32;
+/// Bytes of a segment before the log, and of the header of a record.
+pub(super) const LOG_BEGINS: u64 = 4096;
+pub(super) const RECORD_HEADER: u64 = 40;
 
 /// How the store's only life ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +39,11 @@ pub(super) struct Victim {
     pub(super) now: Snapshot,
     /// The medium some checkpoints earlier.
     pub(super) earlier: Snapshot,
-    /// What the store holds, and what it held before its last commit, if nothing in the log tells that that one had become
-    /// durable.
-    pub(super) holds: [Model; 2],
+    /// What the store holds, and what it held before its last commit, the last two, and three, if nothing but the log
+    /// itself tells that those had become durable.
+    pub(super) holds: Vec<Model>,
+    /// Where the last record of the log begins: which segment, and the offset in it.
+    tail: (PathBuf, u64),
     /// What kind of store it is, in words.
     pub(super) shape: String,
 }
@@ -84,8 +89,29 @@ impl Victim {
                 next
             }
         };
-        let before = before.unwrap_or_else(|| after.clone());
-        Ok(Self { config, now: disk.snapshot(), earlier, holds: [after, before], shape })
+        let holds = std::iter::once(after).chain(before.into_iter().rev()).collect();
+        let mut victim =
+            Self { config, now: disk.snapshot(), earlier, holds, tail: (PathBuf::new(), 0), shape };
+        for log in victim.logs() {
+            if let Some(last) = records(&log, &victim.bytes(&log)).last() {
+                victim.tail = (log, *last);
+            }
+        }
+        Ok(victim)
+    }
+
+    /// How many of the last commits may be gone without an error after `len` bytes at `offset` of a file were damaged: none
+    /// by damage of the data file.
+    /// What proves that a record was durable is the record behind it. So that of the last commit is missing; and where
+    /// one damage takes the last record together with the ones before it, theirs is, too.
+    pub(super) fn unproven(&self, file: &Path, offset: u64, len: u64) -> usize {
+        if file == self.data() {
+            return 0;
+        }
+        let (segment, last) = &self.tail;
+        let with_the_last = file == segment && offset + len > *last && len > 1;
+        let most = if with_the_last { 3 } else { 1 };
+        most.min(self.holds.len() - 1)
     }
 
     /// Every file.
@@ -134,28 +160,49 @@ fn in_fragments(db: &Database, tables: &[Table; 3], round: u64, rng: &mut Rng) -
     tx.commit().map(drop)
 }
 
-/// The log behind the last checkpoint. Gives what was there before the last commit, if that is the log's end.
+/// The log behind the last checkpoint. Gives what was there before each of the last commits, if those are the log's end.
 fn behind_the_checkpoint(
     db: &Database,
     tables: &[Table; 3],
     end: End,
     rng: &mut Rng,
-) -> bedstone::Result<Option<Model>> {
+) -> bedstone::Result<Vec<Model>> {
     match end {
-        End::KilledAfterCheckpoint => return Ok(None),
+        End::KilledAfterCheckpoint => return Ok(Vec::new()),
         End::Closed => {
             tables[1].put("last", "one")?;
-            return Ok(None);
+            return Ok(Vec::new());
         }
         End::KilledAfterPuts | End::KilledAfterTransaction => {}
     }
+    let mut before = Vec::new();
     for i in 0..250 {
+        if i >= 248 {
+            before.push(view::dump(db)?);
+        }
         tables[1].put(format!("logged {i:03}"), rng.bytes(40 + i))?;
     }
-    let before = view::dump(db)?;
+    before.push(view::dump(db)?);
     match end {
         End::KilledAfterTransaction => in_fragments(db, tables, 9, rng)?,
         _ => tables[1].put("last", rng.bytes(300))?,
     }
-    Ok(Some(before))
+    Ok(before)
+}
+
+/// The position in the log at which a segment begins, by its name.
+pub(super) fn start(log: &Path) -> Option<u64> {
+    log.file_stem()?.to_str()?.parse().ok()
+}
+
+/// Offsets of the records of a segment: a record's header has its own position 8 bytes from its beginning.
+pub(super) fn records(log: &Path, bytes: &[u8]) -> Vec<u64> {
+    let Some(start) = start(log) else { return Vec::new() };
+    let places = (LOG_BEGINS..(bytes.len() as u64).saturating_sub(RECORD_HEADER)).step_by(8);
+    places
+        .filter(|at| {
+            let field = &bytes[*at as usize + 8..*at as usize + 16];
+            field == (start + at - LOG_BEGINS).to_le_bytes()
+        })
+        .collect()
 }

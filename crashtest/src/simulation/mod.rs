@@ -129,17 +129,35 @@ struct Run {
 /// # Errors
 /// Says what went wrong, with the last operations.
 pub fn run(seed: u64, operations: usize, trace: bool) -> Result<Report, String> {
+    run_at(seed, operations, None, trace)
+}
+
+/// The same with one durability for every commit of a put, delete, batch or transaction.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_at(
+    seed: u64,
+    operations: usize,
+    durability: Option<Durability>,
+    trace: bool,
+) -> Result<Report, String> {
     if trace {
         eprintln!("seed {seed}");
     }
-    run_with(Rng::of(&[seed, 1]), operations, trace)
+    run_with(Rng::of(&[seed, 1]), operations, durability, trace)
 }
 
 /// Runs what this generator decides with so many operations; else as [`run`].
 ///
 /// # Errors
 /// Says what went wrong, with the last operations.
-pub fn run_with(mut rng: Rng, operations: usize, trace: bool) -> Result<Report, String> {
+pub fn run_with(
+    mut rng: Rng,
+    operations: usize,
+    durability: Option<Durability>,
+    trace: bool,
+) -> Result<Report, String> {
     let config = Config::draw(&mut rng);
     if trace {
         eprintln!("{config:?}");
@@ -161,7 +179,7 @@ pub fn run_with(mut rng: Rng, operations: usize, trace: bool) -> Result<Report, 
         holding: false,
         faults_over: 0,
     };
-    match run.all(operations) {
+    match run.all(operations, durability) {
         Ok(()) => {
             run.report.fingerprint = run.disk.stats().bytes_written ^ run.disk.ops() << 40;
             Ok(run.report)
@@ -182,13 +200,13 @@ fn broken<T>(what: impl Into<String>) -> Step<T> {
 }
 
 impl Run {
-    fn all(&mut self, operations: usize) -> Step {
+    fn all(&mut self, operations: usize, durability: Option<Durability>) -> Step {
         self.open(Ending::PowerCut)?;
         let shape = match &self.db {
             Some(db) => Shape::draw(&mut self.rng, db.limits(), self.config.page_size),
             None => return broken("not open"),
         };
-        let mut generator = Generator::new(&mut self.rng, shape);
+        let mut generator = Generator::new(&mut self.rng, shape, durability);
         for _ in 0..operations {
             if self.rng.chance(1, 25) {
                 let far = if self.rng.chance(1, 2) { 12 } else { 150 };

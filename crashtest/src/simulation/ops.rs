@@ -166,6 +166,8 @@ pub struct Generator {
     shape: Shape,
     weights: [u64; KINDS],
     durabilities: [u64; 3],
+    /// The durability of every commit, if one was asked for.
+    fixed: Option<Durability>,
     largest_batch: u64,
     left: u32,
 }
@@ -174,9 +176,9 @@ const KINDS: usize = 25;
 
 impl Generator {
     /// A generator of operations over keys and values of this shape.
-    pub fn new(rng: &mut Rng, shape: Shape) -> Self {
+    pub fn new(rng: &mut Rng, shape: Shape, fixed: Option<Durability>) -> Self {
         let mut generator =
-            Self { shape, weights: [0; KINDS], durabilities: [1, 0, 0], largest_batch: 10, left: 0 };
+            Self { shape, weights: [0; KINDS], durabilities: [1, 0, 0], fixed, largest_batch: 10, left: 0 };
         generator.new_phase(rng);
         generator
     }
@@ -213,6 +215,9 @@ impl Generator {
     fn durability(&self, rng: &mut Rng) -> Durability {
         let [sync, buffered, relaxed] = self.durabilities;
         let draw = rng.below(sync + buffered + relaxed);
+        if let Some(fixed) = self.fixed {
+            return fixed;
+        }
         if draw < sync {
             Durability::Sync
         } else if draw < sync + buffered {

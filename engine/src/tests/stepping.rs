@@ -69,3 +69,59 @@ fn relaxed_commits_wait_for_the_log_sync_that_is_done_by_hand() {
         assert_eq!(db.table("t").unwrap().contains(b"k").unwrap(), synced);
     }
 }
+
+/// A panic between the steps once left the pool's books behind the superblocks: blocks that the durable checkpoint named
+/// were given out again.
+#[test]
+fn a_panic_between_the_steps_leaves_a_whole_checkpoint() {
+    for at in 0..8 {
+        let disk = SimDisk::new(3);
+        let db = create(&disk);
+        let table = db.table("t").unwrap();
+        for i in 0..300u32 {
+            table.put_with(i.to_be_bytes(), [1; 300], Durability::Relaxed).unwrap();
+        }
+        let mut steps = 0;
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            db.checkpoint_stepwise(|_| {
+                steps += 1;
+                assert_ne!(steps, at + 1, "on purpose");
+            })
+        }));
+        assert!(outcome.is_err(), "it pauses more than {at} times");
+        assert_eq!(steps, at + 1, "it is not called again");
+        assert_clean(&db);
+        for i in 0..300u32 {
+            table.put_with(i.to_be_bytes(), [2; 300], Durability::Relaxed).unwrap();
+        }
+        for work in Work::ALL {
+            db.work(work).unwrap();
+        }
+        disk.power_cut(CutMode::Keep);
+        let disk = disk.reopen();
+        drop((table, db));
+        let db = reopen(&disk);
+        assert_clean(&db);
+        assert_eq!(db.table("t").unwrap().iter().unwrap().count(), 300);
+    }
+}
+
+#[test]
+fn between_the_steps_of_one_database_others_do_as_they_like() {
+    let (one, other) = (SimDisk::new(4), SimDisk::new(5));
+    let (one, other) = (create(&one), create(&other));
+    one.checkpoint_stepwise(|_| {
+        other.table("t").unwrap().put(b"k", b"v").unwrap();
+        other.checkpoint().unwrap();
+        assert_clean(&other);
+        other
+            .checkpoint_stepwise(|_| {
+                assert!(matches!(one.checkpoint(), Err(Error::InsideCheckpoint { .. })));
+                assert!(matches!(other.checkpoint(), Err(Error::InsideCheckpoint { .. })));
+            })
+            .unwrap();
+    })
+    .unwrap();
+    one.close().unwrap();
+    other.close().unwrap();
+}

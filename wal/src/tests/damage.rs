@@ -119,6 +119,11 @@ fn missing_cut_and_foreign_segments() {
     let (_, reader) = read(&fresh(), Lsn::ZERO).unwrap();
     assert_eq!(reader.end().unwrap().reason, EndReason::BadSegmentHeader);
     assert!(!is_torn(&reader, Lsn::ZERO));
+    // The file that is damaged is named, not the one before it where reading stopped.
+    match classify_end(&reader, Lsn::ZERO).unwrap() {
+        EndState::Damaged { file, offset: 0, .. } => assert_eq!(file, segment_file(SEGMENT)),
+        other => panic!("{other:?}"),
+    }
     assert!(matches!(read(&fresh(), Lsn(SEGMENT)), Err(WalError::BadSegmentHeader { .. })));
 
     // Bits of the header that no field claims count as well.

@@ -45,7 +45,7 @@ pub(crate) struct CrashTest {
     /// Writers of a process that is killed (4 if not given), or simulated disks at the same time (a core each)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Durability of all commits
+    /// Durability of all commits; fault, rot and full have commits of each whatever is said
     #[arg(long, value_enum, default_value_t = Level::Mixed)]
     durability: Level,
     /// Repeats this one round of a mode, and prints what it does
@@ -86,7 +86,7 @@ impl CrashTest {
         if self.only.is_some() && modes.len() != 1 {
             return Err(Failure::Usage("--only repeats a round of one mode: name it with --mode".into()));
         }
-        let mut report = Report::new(self, seed);
+        let mut report = Report::new(self, seed, global);
         for mode in modes {
             report.begins(*mode);
             let verdict = self.one(*mode, seed, global, &report);
@@ -105,10 +105,13 @@ impl CrashTest {
         let place = modes::Place::make(&self.dir)?;
         let program = || self.child(seed);
         let verdict = mode.run(&plan, &self.workload(&plan, global), &place, &program, &report.watch());
-        if matches!(verdict, Err(Unkept::Broken { .. })) {
-            place.keep();
+        match verdict {
+            // What is left on a real disk is to be looked at.
+            Err(failure @ Unkept::Broken { .. }) if !mode.is_simulated() => {
+                Err(failure.and(&format!("what is left lies in {}", place.keep().display())))
+            }
+            other => other,
         }
-        verdict
     }
 
     fn plan(&self, mode: Mode, seed: u64) -> Plan {
@@ -150,6 +153,26 @@ impl CrashTest {
             Level::Sync => Some("sync"),
             Level::Buffered => Some("buffered"),
             Level::Relaxed => Some("relaxed"),
+        }
+    }
+
+    /// The options that decide what is done, as they are typed, for a command that does it again.
+    fn typed(&self) -> String {
+        let mut text = String::new();
+        if let Some(threads) = self.threads {
+            text.push_str(&format!(" --threads {threads}"));
+        }
+        if let Some(level) = self.level() {
+            text.push_str(&format!(" --durability {level}"));
+        }
+        text
+    }
+
+    /// How long it was to go on, as it is typed.
+    fn extent(&self) -> String {
+        match self.rounds {
+            Some(rounds) => format!(" --rounds {rounds}"),
+            None => format!(" --minutes {}", self.minutes),
         }
     }
 

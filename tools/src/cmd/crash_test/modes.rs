@@ -49,9 +49,9 @@ impl Place {
         self.dir.path().to_path_buf()
     }
 
-    /// Leaves it where it is.
-    pub(super) fn keep(self) {
-        let _ = self.dir.keep();
+    /// Leaves it where it is, which this gives.
+    pub(super) fn keep(self) -> PathBuf {
+        self.dir.keep()
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use super::CrashTest;
 use super::modes::Mode;
 use crate::bytes::count;
+use crate::cli::Global;
 use crate::failure::{Answer, Failure};
 use crate::out::Out;
 
@@ -16,16 +17,19 @@ use crate::out::Out;
 pub(super) struct Report<'a> {
     asked: &'a CrashTest,
     seed: u64,
+    allow_buffered: bool,
     bar: ProgressBar,
     began: Instant,
     modes: Vec<Json>,
     kept: u64,
     broken: bool,
     could_not_run: bool,
+    /// Whoever read standard output has gone away: the verdict is the exit code then.
+    unheard: bool,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(asked: &'a CrashTest, seed: u64) -> Self {
+    pub(super) fn new(asked: &'a CrashTest, seed: u64, global: &Global) -> Self {
         // Drawn on standard error, and only if that is a terminal.
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(4));
         let style = ProgressStyle::with_template("{spinner} {prefix}: {msg}, {elapsed}");
@@ -33,12 +37,14 @@ impl<'a> Report<'a> {
         Self {
             asked,
             seed,
+            allow_buffered: global.allow_buffered,
             bar,
             began: Instant::now(),
             modes: Vec::new(),
             kept: 0,
             broken: false,
             could_not_run: false,
+            unheard: false,
         }
     }
 
@@ -87,36 +93,60 @@ impl<'a> Report<'a> {
         };
         self.modes.push(document);
         if !self.asked.json {
-            self.bar.suspend(|| {
+            let written = self.bar.suspend(|| {
                 let mut out = Out::new();
                 lines.into_iter().try_for_each(|line| out.line(line))?;
                 out.finish()
-            })?;
+            });
+            self.heard(written)?;
         }
         Ok(())
     }
 
+    /// Goes on where nobody reads any more: a broken promise must still be in the exit code.
+    fn heard(&mut self, written: Result<(), Failure>) -> Result<(), Failure> {
+        match written {
+            Err(Failure::BrokenPipe) => {
+                self.unheard = true;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// The command that does it again.
     fn again(&self, mode: Mode, again: Option<Again>) -> String {
-        let mut text = format!("bedstone crash-test {:?} --mode {}", self.asked.dir, mode.name());
+        let buffered = if self.allow_buffered { "--allow-buffered " } else { "" };
+        let dir = quoted(&self.asked.dir.to_string_lossy());
+        let mut text = format!("bedstone {buffered}crash-test {dir} --mode {}", mode.name());
         text.push_str(&match again {
             Some(Again { seed, round }) => format!(" --seed {seed} --only {round}"),
-            None => format!(" --seed {} --minutes {}", self.seed, self.asked.minutes),
+            None => format!(" --seed {}{}", self.seed, self.asked.extent()),
         });
-        if let Some(durability) = self.asked.level() {
-            text.push_str(&format!(" --durability {durability}"));
-        }
+        text.push_str(&self.asked.typed());
         text
     }
 
     /// The verdict over all.
-    pub(super) fn finish(self) -> Result<Answer, Failure> {
+    pub(super) fn finish(mut self) -> Result<Answer, Failure> {
         self.bar.finish_and_clear();
         let verdict = match (self.broken, self.could_not_run || self.kept == 0) {
             (true, _) => "broken",
             (false, true) => "could not run",
             (false, false) => "kept",
         };
+        if !self.unheard {
+            let written = self.tell(verdict);
+            self.heard(written)?;
+        }
+        match verdict {
+            "kept" => Ok(Answer::Yes),
+            "broken" => Ok(Answer::No),
+            _ => Err(Failure::Cannot("a mode of the crash test could not run; the report says why".into())),
+        }
+    }
+
+    fn tell(&self, verdict: &str) -> Result<(), Failure> {
         let mut out = Out::new();
         if self.asked.json {
             out.json(&json!({
@@ -128,19 +158,25 @@ impl<'a> Report<'a> {
         } else {
             let seed = self.seed;
             out.line(match verdict {
-                "broken" => format!(
-                    "A PROMISE WAS BROKEN (seed {seed}). Please report what stands above, with the directory that was left."
-                ),
+                "broken" => {
+                    format!("A PROMISE WAS BROKEN (seed {seed}). Please report what stands above, with whatever it says was left.")
+                }
                 "kept" => format!("Every promise was kept (seed {seed})."),
+                _ if self.kept == 0 => format!("Nothing could be run (seed {seed})."),
                 _ => format!("Not everything could be run (seed {seed}); what did run was kept."),
             })?;
         }
-        out.finish()?;
-        match verdict {
-            "kept" => Ok(Answer::Yes),
-            "broken" => Ok(Answer::No),
-            _ => Err(Failure::Cannot("a mode of the crash test could not run; the report says why".into())),
-        }
+        out.finish()
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 
@@ -182,4 +218,16 @@ fn kept_json(name: &str, kept: &Kept) -> Json {
         "counts": counts,
         "notes": kept.notes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn words_for_a_shell() {
+        assert_eq!(quoted("/mnt/disk-1"), "/mnt/disk-1");
+        assert_eq!(quoted("/a b/$HOME"), "'/a b/$HOME'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
 }
