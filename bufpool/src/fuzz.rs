@@ -47,7 +47,7 @@ pub fn page_envelope(data: &[u8]) {
     }
 }
 
-/// One block of the map; see [`block_target`].
+/// One block of the map.
 pub fn map_block(data: &[u8]) {
     block_target(data);
 }

@@ -1,9 +1,9 @@
 //! Power cuts below a real file system: ext4 or XFS of the running kernel, on a disk that loses, keeps and tears writes.
 //!
 //! The disk is a file of a FUSE file system that this process serves from memory, made a block device by the loop driver.
-//! A [recording](recording) takes down every write and flush that reaches it while a child process works on a store, and
+//! A recording takes down every write and flush that reaches it while a child process works on a store, and
 //! the position in that record at which each acknowledgement was heard. Each *round* then chooses a position at which the
-//! power goes and, for each write that no flush had covered, whether it is there ([`record`]); puts that content on
+//! power goes and, for each write that no flush had covered, whether it is there; puts that content on
 //! another disk of the same kind; mounts it, so that the kernel's own recovery runs; opens the store, verifies and checks
 //! it. Sometimes that recovery is recorded in its turn, and the power goes in or after it too.
 //!
