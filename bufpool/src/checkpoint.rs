@@ -257,6 +257,8 @@ impl Checkpoint<'_> {
         shared.epoch.set_closing(0);
         shared.stats.checkpoints.fetch_add(1, Ordering::Relaxed);
         self.done = true;
+        // Their freeing is durable now. The evictor does this too, but a pool with room enough never needs it.
+        shared.reap_all_deferred();
         shared.collect_retired();
         Ok(())
     }

@@ -133,6 +133,20 @@ impl Shared {
         frames
     }
 
+    /// The same until no more come free.
+    pub(crate) fn reap_all_deferred(&self) {
+        let left = || self.space.lock().deferred_count();
+        let mut before = left();
+        while before > 0 {
+            self.reap_deferred();
+            let now = left();
+            if now >= before {
+                break;
+            }
+            before = now;
+        }
+    }
+
     /// Makes the word of a freed page say so. `false`: it is being read, or somebody still has it; later.
     fn reap(&self, page: PageId, frames: &mut usize) -> bool {
         let word = self.table.word(page);

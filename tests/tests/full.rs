@@ -94,3 +94,26 @@ fn a_range_deleted_without_room_for_its_bookkeeping_says_that_the_disk_is_full()
     assert!(error.is_no_space() && !error.is_read_only(), "{error:?}");
     assert_eq!(table.iter().unwrap().count(), written);
 }
+
+/// The space of freed long values came back only when the pool needed frames: on a full disk with a pool that is large enough,
+/// never.
+#[test]
+fn long_values_that_were_deleted_give_their_space_back_without_eviction() {
+    let disk = SimDisk::new(1);
+    let config = Config { pool_bytes: 8 << 20, ..Config::small() };
+    let db = config.builder(&disk).create(DIR).unwrap();
+    let table = db.table("t").unwrap();
+    for i in 0..8u32 {
+        table.put(i.to_be_bytes(), vec![7; 100_000]).unwrap();
+    }
+    db.checkpoint().unwrap();
+    let full = db.stats().pool.free_bytes;
+    for i in 0..8u32 {
+        table.delete(i.to_be_bytes()).unwrap();
+    }
+    db.checkpoint().unwrap();
+    let pool = db.stats().pool;
+    assert_eq!(pool.held_bytes, 0, "{pool:?}");
+    assert!(pool.free_bytes >= full + 700_000, "{full}, then {pool:?}");
+    check_clean(&db).unwrap();
+}

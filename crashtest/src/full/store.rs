@@ -279,7 +279,12 @@ impl Store {
         for i in 0..10u8 {
             let write = ("resumed".to_owned(), vec![i], vec![i; 50].into());
             if !self.perform(&Op::Put(write, Durability::Sync))? {
-                return Err(format!("there is room again and small put {i} is refused: {}", self.why));
+                let pool = self.db()?.stats().pool;
+                return Err(format!(
+                    "there is room again and small put {i} is refused: {} (data file of {} bytes, {} of them free, {} held, \
+                     {} pages in use)",
+                    self.why, pool.file_bytes, pool.free_bytes, pool.held_bytes, pool.live_pages
+                ));
             }
         }
         self.unchanged()
