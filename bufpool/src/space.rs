@@ -416,7 +416,7 @@ mod tests {
         }
     }
 
-    /// A store that once had more pages than the table has words for now (where memory is limited, the table is
+    /// A store that once had more pages than the table has words in this run (where memory is limited, the table is
     /// smaller): the ids behind its end were free, and would have been given out, all of them with the word of
     /// page 0.
     #[test]
