@@ -17,6 +17,11 @@ const REAP: usize = 256;
 /// Least and largest step by which the data file grows, in bytes.
 const GROW_MIN: u64 = 1 << 20;
 const GROW_MAX: u64 = 64 << 20;
+/// Images that only operations which free space may draw on.
+const URGENT_PAGES: i64 = 32;
+/// Pages that a new data file has room for: with much less than what is kept back for deletes and as much again nothing
+/// but deletes would ever find room on a full disk.
+pub(crate) const FIRST_PAGES: usize = 2 * URGENT_PAGES as usize;
 
 /// Holds back the freeing of overflow pages freed after it was taken.
 #[derive(Debug)]
@@ -198,7 +203,7 @@ impl Shared {
             let space = self.space.lock();
             (space.units.free_units() / self.page_units, space.map_blocks_wanted(promised.max(0) as u64))
         };
-        let spared = if urgent { 0 } else { self.urgent_pages };
+        let spared = if urgent { 0 } else { URGENT_PAGES };
         promised + map_pages as i64 + spared - free as i64
     }
 

@@ -17,6 +17,7 @@ use crate::epoch::Epochs;
 use crate::error::{PoolError, Result};
 use crate::evict::{Event, Evictor, EvictorLock};
 use crate::frame::{Frame, FrameId};
+use crate::free::FIRST_PAGES;
 use crate::header::{PageHeader, PageId};
 use crate::map::{self, Entry};
 use crate::policy;
@@ -200,8 +201,6 @@ pub(crate) struct Shared {
     pub(crate) stash_frames_max: usize,
     /// Page images that must still be written or may have to be.
     pub(crate) promised: AtomicI64,
-    /// Images that only operations which free space may draw on.
-    pub(crate) urgent_pages: i64,
     pub(crate) growing: Mutex<()>,
     pub(crate) evictor: EvictorLock,
     pub(crate) events: SegQueue<Event>,
@@ -242,11 +241,13 @@ impl Pool {
     /// the caller's to make durable).
     ///
     /// # Errors
-    /// [`PoolError::Config`] for a page size that is none, or an I/O error.
+    /// [`PoolError::Config`] for a page size that is none, [`PoolError::NoSpace`] if there is no room for the first pages, or
+    /// an I/O error.
     pub fn format(disk: &dyn Disk, path: &Path, params: &FormatParams) -> Result<()> {
         check_page_size(params.page_size)?;
         let file = disk.open_direct(path, OpenMode::CreateNew)?;
-        let bytes = superblock::DATA_START_UNIT * crate::UNIT as u64;
+        let file_units = superblock::DATA_START_UNIT + (FIRST_PAGES * params.page_size / crate::UNIT) as u64;
+        let bytes = file_units * crate::UNIT as u64;
         file.allocate(bytes).map_err(|error| no_space(error, path, bytes))?;
         let superblock = Superblock {
             database_id: params.database_id,
@@ -257,7 +258,7 @@ impl Pool {
             replay_lsn: params.start_lsn,
             log_end: params.start_lsn,
             map_root: map::Root::EMPTY,
-            file_units: superblock::DATA_START_UNIT,
+            file_units,
             live_pages: 0,
             map_blocks: 0,
             created_unix_ms: disk.unix_ms(),
@@ -322,7 +323,6 @@ impl Pool {
             stash: ArrayQueue::new(STASH.min(frames / 64).max(1)),
             stash_frames_max: (frames / 64).clamp(8, 32),
             promised: AtomicI64::new(0),
-            urgent_pages: 32,
             evictor: Mutex::new(Evictor { policy: policy::new(config.policy, frames) }),
             verify: config.verify.clone(),
             kept_per_thread: (frames as u64 / 64).min(8),

@@ -138,6 +138,11 @@ impl WriteBatch {
         self.ascending = true;
     }
 
+    /// It frees space in the end, so it may draw on room that is kept back.
+    pub(crate) fn only_deletes(&self) -> bool {
+        self.writes.iter().all(BatchWrite::is_delete)
+    }
+
     /// Brings the writes into the order of tables and keys, and of several to one key keeps the last.
     pub(crate) fn sort(&mut self) {
         if self.ascending {

@@ -1,8 +1,8 @@
 //! Making a new database so that a cut at any moment leaves either none or one that opens.
 //!
 //! The name `data` decides whether there is a database. It appears by one rename, and only when everything
-//! behind it is durable: under the lock the data file is written as `data.new` and synced, the first log
-//! segment is written and synced with its name in `redo/`, both names and that of `redo` itself are synced,
+//! behind it is durable: under the lock the data file is written as `data.new` and synced, the first two log
+//! segments are written and synced with their names in `redo/`, those names and that of `redo` itself are synced,
 //! and only then `data.new` becomes `data` and the directory is synced again. The directories made on the way
 //! are synced in their parents.
 //!

@@ -60,7 +60,8 @@ pub fn classify_end(reader: &LogReader, required: Lsn) -> Result<EndState, WalEr
         });
     };
     let damaged = |proof: String| {
-        let why = format!("{}, though {proof}", end.reason);
+        let goes_on = end.goes_on.iter().map(|next| format!(" (it goes on in {})", next.display()));
+        let why = format!("{}{}, though {proof}", end.reason, goes_on.collect::<String>());
         Ok(EndState::Damaged { file: end.segment.clone(), offset: end.offset, lsn: end.lsn, why })
     };
     match end.reason {

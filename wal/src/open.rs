@@ -52,17 +52,20 @@ pub(crate) fn create(disk: &dyn Disk, cfg: &WalConfig, start: Lsn) -> Result<(),
     }
     disk.create_dir_all(&cfg.dir)?;
     remove_leftovers(disk, &cfg.dir)?;
-    make_segment(disk, cfg, start.0, None, Fill::Allocated).map_err(|error| match error {
-        NotMade::NoSpace(source) => WalError::NoSpace {
-            dir: cfg.dir.clone(),
-            needed: cfg.segment_bytes,
-            free: 0,
-            segment_bytes: cfg.segment_bytes,
-            source,
-        },
-        NotMade::Refused(error) => error,
-        NotMade::SyncFailed(error) => error.into(),
-    })?;
+    // Two: with fewer a log cannot go on before the disk has more room, see `supply`. Openings keep them.
+    for start in [start.0, start.0 + cfg.segment_bytes] {
+        make_segment(disk, cfg, start, None, Fill::Allocated).map_err(|error| match error {
+            NotMade::NoSpace(source) => WalError::NoSpace {
+                dir: cfg.dir.clone(),
+                needed: 2 * cfg.segment_bytes,
+                free: 0,
+                segment_bytes: cfg.segment_bytes,
+                source,
+            },
+            NotMade::Refused(error) => error,
+            NotMade::SyncFailed(error) => error.into(),
+        })?;
+    }
     let parent = cfg.dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     Ok(disk.sync_dir(parent.unwrap_or(Path::new(".")))?)
 }

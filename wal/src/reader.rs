@@ -132,6 +132,8 @@ pub struct LogEnd {
     pub opening: u32,
     /// Why the log ends there.
     pub reason: EndReason,
+    /// The files in which what was looked at there goes on: the next segment, where a record reaches into it.
+    pub goes_on: Vec<PathBuf>,
 }
 
 /// Reads records in order. Its memory is one record and a window of 1 MiB.
@@ -278,6 +280,13 @@ impl LogReader {
         let Some(segment) = index.and_then(|index| self.catalogue.segments.get(index)) else {
             return Err(WalError::Internal { what: "the log ends in no segment" });
         };
+        let payload = match reason {
+            EndReason::BadPayloadChecksum { .. } => self.payload.len() as u64,
+            _ => 0,
+        };
+        let looked_at = self.position.plus(RECORD_HEADER_BYTES as u64 + payload);
+        let later = self.catalogue.segments.iter().filter(|later| later.start.0 >= segment.end().0);
+        let goes_on = later.take_while(|later| later.start < looked_at).map(|later| later.path.clone());
         Ok(LogEnd {
             from: self.from,
             lsn: self.position,
@@ -285,6 +294,7 @@ impl LogReader {
             offset: segment.offset_of(self.position.0),
             opening: self.newest_opening,
             reason,
+            goes_on: goes_on.collect(),
         })
     }
 }

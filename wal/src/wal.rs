@@ -60,7 +60,7 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// Makes the first segment of a log that begins at `start` (a multiple of 8), durable with its name, the
+    /// Makes the first two segments of a log that begins at `start` (a multiple of 8), durable with their names, the
     /// directory and the directory's name, and starts nothing. What an interrupted creation left is removed first.
     ///
     /// [`WalError::AlreadyExists`] if the directory holds a log with records; [`WalError::NoSpace`];

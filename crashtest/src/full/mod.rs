@@ -36,16 +36,14 @@ const MODE: Mode = Mode {
         "deletes while full",
         "resumptions",
         "openings while full",
-        "too small to resume",
     ],
 };
 
 const BLOCK: u64 = 4096;
 
 /// Fills disks. Counts: "disks filled" (runs), "full at create", "times full", "refused commits", "deletes while full",
-/// "resumptions", "openings while full", and "too small to resume": stores that had no room for a second log
-/// segment when they were made, or for a data file of some size, and so need not resume before the disk grows. Below `scratch` a small file system is mounted, if that is allowed; a note
-/// says what came of it.
+/// "resumptions", "openings while full". Below `scratch` a small file system is mounted, if that is allowed; a note says
+/// what came of it.
 pub fn run(plan: &Plan, scratch: Option<&Path>, watch: &(dyn Fn(&Progress) + Sync)) -> Verdict {
     let mut kept = run_all(&MODE, plan, watch, Full::draw)?;
     if let Some(scratch) = scratch {
@@ -181,10 +179,6 @@ impl Cases for Full {
             }
             End::Deleted => {
                 store.deletes_all(tally)?;
-                if store.is_cramped()? {
-                    tally.add("too small to resume", 1);
-                    disk.set_capacity(None);
-                }
                 store.resumes_small()?;
                 tally.add("resumptions", 1);
                 disk.set_capacity(None);

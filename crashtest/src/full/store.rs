@@ -9,9 +9,6 @@ use crate::oracle::{Ending, Oracle};
 use crate::setup::check_clean;
 use crate::view;
 
-/// What the data file has before its first page.
-const SUPERBLOCK_BYTES: u64 = 128 << 10;
-
 /// The store, what it owes, and a snapshot with what that must see.
 pub(super) struct Store {
     pub(super) db: Option<Database>,
@@ -254,16 +251,6 @@ impl Store {
             self.oracle.synced();
         }
         self.unchanged()
-    }
-
-    /// The store has never had room to live: for one log segment only when it was opened, and then the log cannot go on
-    /// before the disk grows, although everything may be read and deleted; or for so small a data file that it is hardly
-    /// more than what is kept back for deletes.
-    pub(super) fn is_cramped(&self) -> Result<bool, String> {
-        let db = self.db()?;
-        let stats = db.stats();
-        let least = SUPERBLOCK_BYTES + 64 * db.page_size() as u64;
-        Ok(stats.wal.segments < 2 || stats.pool.file_bytes < least)
     }
 
     /// With room again, what was refused works, and more.

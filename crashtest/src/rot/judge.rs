@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bedstone::{Database, Error};
+use bedstone::{CheckReport, Database, Error};
 use bedstone_io::IoError;
 use bedstone_io::sim::SimDisk;
 
@@ -11,15 +11,13 @@ use crate::model::{Model, show};
 use crate::rng::Rng;
 use crate::setup::DIR;
 
-/// The largest page of a store that is damaged here.
-const MOST_PAGE_BYTES: u64 = 16384;
-
 /// What came of a damage.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 pub(super) enum Outcome {
     Refused,
     ReadError,
     FoundByCheck,
+    TornTail,
     Harmless,
 }
 
@@ -30,6 +28,7 @@ impl Outcome {
             Outcome::Refused => "refused at open",
             Outcome::ReadError => "read errors",
             Outcome::FoundByCheck => "found by check",
+            Outcome::TornTail => "taken for a torn tail",
             Outcome::Harmless => "harmless",
         }
     }
@@ -40,8 +39,8 @@ impl Outcome {
 pub(super) struct Place<'a> {
     /// The damaged file.
     pub(super) file: &'a Path,
-    /// Where in it, if it is one stretch: an error of a page must name an image that lies there.
-    pub(super) offset: Option<u64>,
+    /// Where the damaged image in it begins, if it is one: that and no other may be blamed.
+    pub(super) image: Option<u64>,
     /// Files have come, gone or changed places: which of them is the wrong one is anybody's guess, so their directory is
     /// enough.
     pub(super) whole: bool,
@@ -54,19 +53,26 @@ impl Victim {
         &self,
         place: Place<'_>,
         may_lose: usize,
-        damage: impl FnOnce(&SimDisk) -> Result<(), IoError>,
+        damage: impl Fn(&SimDisk) -> Result<(), IoError>,
     ) -> Result<Outcome, String> {
-        let disk = SimDisk::new(1);
-        disk.restore(&self.now);
-        let disk = disk.reopen();
-        damage(&disk).map_err(|error| format!("the damage could not be done: {error}"))?;
+        let damaged = || {
+            let disk = SimDisk::new(1);
+            disk.restore(&self.now);
+            let disk = disk.reopen();
+            damage(&disk).map_err(|error| format!("the damage could not be done: {error}"))?;
+            Ok::<_, String>(disk)
+        };
+        let disk = damaged()?;
         let db = match self.config.builder(&disk).open(DIR) {
             Ok(db) => db,
             Err(error) => return names_the_place(&error, place).map(|()| Outcome::Refused),
         };
         let mut verdicts = self.holds.iter().take(1 + may_lose).map(|holds| read_all(&db, holds, place));
         let verdict = match verdicts.next() {
-            Some(Err(first)) => verdicts.find_map(Result::ok).ok_or(first)?,
+            Some(Err(first)) => match verdicts.find_map(Result::ok).ok_or(first)? {
+                Outcome::Harmless => Outcome::TornTail,
+                other => other,
+            },
             Some(Ok(outcome)) => outcome,
             None => return Err("nothing to compare with".into()),
         };
@@ -74,9 +80,18 @@ impl Victim {
             Ok(report) if report.is_clean() && verdict == Outcome::ReadError => {
                 Err("reads failed and the check finds nothing".into())
             }
+            Ok(report) if report.is_clean() && verdict == Outcome::Harmless => {
+                // The store has mended what it could: so the damage is looked at before it was opened.
+                match self.needed.hurt(&*damaged()?) {
+                    Some(what) => Err(format!("nothing noticed that this is not what was written: {what}")),
+                    None => Ok(verdict),
+                }
+            }
             Ok(report) if report.is_clean() => Ok(verdict),
-            Ok(_) if verdict == Outcome::Harmless => Ok(Outcome::FoundByCheck),
-            Ok(_) => Ok(verdict),
+            Ok(report) => {
+                check_names_the_place(&report, place)?;
+                Ok(if verdict == Outcome::Harmless { Outcome::FoundByCheck } else { verdict })
+            }
             Err(error) => names_the_place(&error, place).map(|()| verdict),
         }
     }
@@ -94,7 +109,7 @@ impl Victim {
             let at = (FIRST_UNIT + rng.below(units - FIRST_UNIT)) * UNIT + rng.below(UNIT);
             disk.flip_bit(&data, at, rng.below(8) as u32).map_err(|error| error.to_string())?;
         }
-        read_all(&db, &self.holds[0], Place { file: &data, offset: None, whole: false })
+        read_all(&db, &self.holds[0], Place { file: &data, image: None, whole: false })
     }
 }
 
@@ -116,13 +131,21 @@ fn names_the_place(error: &Error, place: Place<'_>) -> Result<(), String> {
     if !text.contains(&*named.to_string_lossy()) {
         return Err(format!("the error does not name {}: {text}", named.display()));
     }
-    // A page's image begins at most its own length before the damage.
-    let near = |at: u64| (at / UNIT * UNIT).saturating_sub(MOST_PAGE_BYTES - UNIT)..=at;
-    match (error, place.offset) {
-        (Error::Corrupt { offset, page: Some(_), .. }, Some(at)) if !near(at).contains(offset) => {
-            Err(format!("the error names another offset than {at}: {text}"))
+    match (error, place.image) {
+        (Error::Corrupt { offset, page: Some(_), .. }, Some(image)) if *offset != image => {
+            Err(format!("the error names another image than that at {image}: {text}"))
         }
         _ => Ok(()),
+    }
+}
+
+/// One of the problems found is the damage.
+fn check_names_the_place(report: &CheckReport, place: Place<'_>) -> Result<(), String> {
+    let Some(image) = place.image else { return Ok(()) };
+    let named = format!("at offset {image} ");
+    match report.problems.iter().any(|problem| problem.what.contains(&named)) {
+        true => Ok(()),
+        false => Err(format!("the check does not name the image at {image}: {:?}", report.problems)),
     }
 }
 

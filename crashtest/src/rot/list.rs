@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::damage::Damage;
-use super::victim::{FIRST_UNIT, LOG_BEGINS, RECORD_HEADER, SUPERBLOCKS, UNIT, Victim, records, start};
+use super::victim::{
+    FIRST_UNIT, LOG_BEGINS, RECORD_HEADER, SEGMENT_HEADER, SUPERBLOCKS, UNIT, Victim, records, start,
+};
 use super::{Case, Theme};
 use crate::rng::Rng;
 use crate::setup::DIR;
@@ -13,8 +15,6 @@ const PAGE_HEADER: u64 = 32;
 const NODE_HEADER: u64 = 32;
 /// Fields of a superblock.
 const SUPERBLOCK_FIELDS: u64 = 104;
-/// Bytes of the header of a segment.
-const SEGMENT_HEADER: u64 = 64;
 const SECTOR: u64 = 512;
 
 /// Every damage of this store.
@@ -77,11 +77,19 @@ impl List<'_> {
         }
     }
 
-    /// A page larger than a unit has a header in its first unit only; all units are treated as if they had one.
+    /// A page larger than a unit has a header in its first unit only; all units are treated as if they had one. Of those
+    /// that nothing uses a few bits do.
     fn blocks(&mut self) {
         let data = self.victim.data();
         for unit in FIRST_UNIT..self.units() {
             let at = unit * UNIT;
+            if self.victim.needed.image(&data, at).is_none() {
+                (0..8).for_each(|_| {
+                    let byte = self.rng.below(UNIT);
+                    self.some_bit(&data, at + byte);
+                });
+                continue;
+            }
             self.every_bit(&data, at..at + PAGE_HEADER);
             for byte in PAGE_HEADER..PAGE_HEADER + NODE_HEADER {
                 self.some_bit(&data, at + byte);

@@ -9,6 +9,7 @@
 mod damage;
 mod judge;
 mod list;
+mod needed;
 mod victim;
 
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use victim::Victim;
 const MODE: Mode = Mode {
     name: "rot",
     what: "corruptions tried",
-    counts: &["refused at open", "read errors", "found by check", "harmless"],
+    counts: &["refused at open", "read errors", "found by check", "taken for a torn tail", "harmless"],
 };
 
 /// What is damaged.
@@ -59,7 +60,8 @@ impl Theme {
 }
 
 /// Damages a store in every way there is. Counts: "corruptions tried", and of them "refused at open", "read errors",
-/// "found by check" (and by no read) and "harmless".
+/// "found by check" (and by no read), "taken for a torn tail" (the last commits are gone, and nothing on the medium could
+/// prove that they had been durable) and "harmless" (nothing that is in use was hit).
 pub fn run(plan: &Plan, watch: &(dyn Fn(&Progress) + Sync)) -> Verdict {
     run_all(&MODE, plan, watch, Rot::draw)
 }
@@ -95,7 +97,7 @@ impl Rot {
     fn draw(seed: u64) -> Result<Self, String> {
         let victim = Victim::draw(seed).map_err(|error| format!("making the store: {error}"))?;
         let file = victim.data();
-        let unhurt = victim.suffer(Place { file: &file, offset: None, whole: false }, 0, |_| Ok(()))?;
+        let unhurt = victim.suffer(Place { file: &file, image: None, whole: false }, 0, |_| Ok(()))?;
         if unhurt != Outcome::Harmless {
             return Err(format!("without damage: {unhurt:?}"));
         }
@@ -119,7 +121,8 @@ impl Cases for Rot {
         let outcome = match damage {
             Damage::WhileOpen { seed } => self.victim.suffer_while_open(*seed)?,
             damage => {
-                let place = Place { file, offset: damage.offset(), whole: damage.is_whole() };
+                let image = damage.offset().and_then(|at| self.victim.needed.image(file, at));
+                let place = Place { file, image, whole: damage.is_whole() };
                 let may_lose = damage.may_lose(&self.victim, file);
                 self.victim.suffer(place, may_lose, |disk| damage.strike(disk, &self.victim, file))?
             }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use bedstone::{Database, Durability, Table};
 use bedstone_io::sim::{SimDisk, Snapshot};
 
+use super::needed::Needed;
 use crate::model::Model;
 use crate::rng::Rng;
 use crate::setup::{Config, DIR, smallest_pool};
@@ -15,8 +16,9 @@ pub(super) const SUPERBLOCKS: [u64; 2] = [0, 64 << 10];
 /// The unit of space in the data file, and the first one of pages.
 pub(super) const UNIT: u64 = 4096;
 pub(super) const FIRST_UNIT: u64 = 32;
-/// Bytes of a segment before the log, and of the header of a record.
+/// Bytes of a segment before the log, of the header in them, and of the header of a record.
 pub(super) const LOG_BEGINS: u64 = 4096;
+pub(super) const SEGMENT_HEADER: u64 = 64;
 pub(super) const RECORD_HEADER: u64 = 40;
 
 /// How the store's only life ended.
@@ -42,6 +44,8 @@ pub(super) struct Victim {
     /// What the store holds, and what it held before its last commit, the last two, and three, if nothing but the log
     /// itself tells that those had become durable.
     pub(super) holds: Vec<Model>,
+    /// What of the medium is in use.
+    pub(super) needed: Needed,
     /// Where the last record of the log begins: which segment, and the offset in it.
     tail: (PathBuf, u64),
     /// What kind of store it is, in words.
@@ -90,8 +94,9 @@ impl Victim {
             }
         };
         let holds = std::iter::once(after).chain(before.into_iter().rev()).collect();
+        let needed = Needed::of(&disk)?;
         let mut victim =
-            Self { config, now: disk.snapshot(), earlier, holds, tail: (PathBuf::new(), 0), shape };
+            Self { config, now: disk.snapshot(), earlier, holds, needed, tail: (PathBuf::new(), 0), shape };
         for log in victim.logs() {
             if let Some(last) = records(&log, &victim.bytes(&log)).last() {
                 victim.tail = (log, *last);

@@ -196,8 +196,8 @@ impl<'p> PreparedOverflow<'p> {
         Self::build_from(pool, table, len, source, pass, &mut reserve)
     }
 
-    /// As [`PreparedOverflow::build`], with frames and room in the file from a reserve: for a commit that is in the
-    /// log already.
+    /// As [`PreparedOverflow::build`], with frames and room in the file from a reserve: for what may draw on room
+    /// that others leave alone.
     ///
     /// # Errors
     /// As [`PreparedOverflow::build`].

@@ -120,7 +120,7 @@ fn the_power_goes_while_files_grow() {
         let mut acknowledged = 0;
         let Ok(db) = options(disk).disk(outer).create(DIR) else { return acknowledged };
         let Ok(table) = db.table("t") else { return acknowledged };
-        for i in 0..1600 {
+        for i in 0..2600 {
             let durability = if i % 8 == 7 { Durability::Sync } else { Durability::Relaxed };
             if table.put_with(key(i), value(i, 600), durability).is_err() {
                 break;
@@ -142,7 +142,7 @@ fn the_power_goes_while_files_grow() {
             found.lock().unwrap().push((medium.ops() + 1, event.is_on("data")));
         }
     });
-    assert_eq!(run(&disk, trace), 1600);
+    assert_eq!(run(&disk, trace), 2600);
     let grows = grows.lock().unwrap().clone();
     let of_data = grows.iter().filter(|grow| grow.1).count();
     assert!(of_data >= 2 && grows.len() - of_data >= 5, "{grows:?}");

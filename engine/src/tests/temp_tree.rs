@@ -67,7 +67,7 @@ fn a_temporary_tree_is_a_tree_and_leaves_nothing() {
     table.put(b"k", b"v").unwrap();
     let shared = db.shared();
     let before = db.check().unwrap().pages;
-    let (a, b) = (shared.create_temp().unwrap(), shared.create_temp().unwrap());
+    let (a, b) = (shared.create_temp(false).unwrap(), shared.create_temp(false).unwrap());
     assert_ne!(a.tree().table, b.tree().table);
     fill(shared, &a, (0..300).map(MIXED));
     fill(shared, &b, (0..50).map(|i| (i, 20)));
@@ -108,7 +108,7 @@ fn what_a_crash_or_a_close_leaves_is_given_back_when_opening() {
             db.table("t").unwrap().put(b"k", b"v").unwrap();
             let pages = db.check().unwrap().pages;
             let shared = db.shared();
-            let tree = shared.create_temp().unwrap();
+            let tree = shared.create_temp(false).unwrap();
             fill(shared, &tree, (0..200).map(MIXED));
             for _ in 0..checkpoints {
                 db.checkpoint().unwrap();
@@ -146,7 +146,7 @@ fn a_number_lost_in_a_crash_goes_to_a_table_without_harm() {
     let db = create(&disk);
     db.table("t").unwrap();
     db.checkpoint().unwrap();
-    let lost = db.shared().create_temp().unwrap();
+    let lost = db.shared().create_temp(false).unwrap();
     fill(db.shared(), &lost, (0..100).map(MIXED));
     // The image never had the tree, so its number is free again.
     let disk = disk.fork_cut(CutMode::Drop, 7);
@@ -169,11 +169,11 @@ fn errors_leave_nothing_behind() {
     let disk = SimDisk::new(9);
     let db = create(&disk);
     db.table("t").unwrap().put(b"k", b"v").unwrap();
-    let tree = db.shared().create_temp().unwrap();
+    let tree = db.shared().create_temp(false).unwrap();
     let handle = db.clone();
     db.close().unwrap();
     let shared = handle.shared();
-    assert!(matches!(shared.create_temp(), Err(crate::Error::Closed { .. })));
+    assert!(matches!(shared.create_temp(false), Err(crate::Error::Closed { .. })));
     let mut ops = [Op { key: b"k", write: Write::Put(NewValue::Inline(b"v")), lsn: 0 }];
     let applied = tree.apply_owning(shared, &mut ops, &shared.slots.claim(), false);
     assert!(matches!(applied, Err(crate::Error::Closed { .. })));
@@ -192,7 +192,7 @@ fn the_check_holds_writers_of_temporary_trees_off() {
                 let table = db.table(&format!("t{t}")).unwrap();
                 let mut round = 0;
                 while !over.load(Ordering::Relaxed) || round < 3 {
-                    let tree = shared.create_temp().unwrap();
+                    let tree = shared.create_temp(false).unwrap();
                     for part in 0..6 {
                         fill(shared, &tree, (part * 40..part * 40 + 60).map(MIXED));
                         table.put(key(part), value(part, 500)).unwrap();

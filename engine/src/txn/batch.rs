@@ -54,9 +54,8 @@ impl Shared {
         // The gate before everything that another builder may want.
         let pass = self.enter_gate(!long.is_empty())?;
         let _building = pass.as_ref().map(|_| Building::begin());
-        // Deletes free space in the end, so they may draw on room that is kept back.
-        let urgent = batch.writes().iter().all(BatchWrite::is_delete);
-        let mut reserve = self.page_room(urgent)?;
+        let urgent = batch.only_deletes();
+        let mut reserve = self.page_room(OPERATION_PAGES, urgent)?;
         let mut prepared = self.build_long(batch, &long, pass.as_ref())?;
         self.warm(batch, payload, &mut reserve)?;
 
@@ -151,7 +150,7 @@ impl Shared {
                 Ok(Some((table, next))) => {
                     flight.give_up();
                     drop(held);
-                    self.prepare_history(batch.tables()[table as usize].state(), next)?;
+                    self.prepare_history(batch.tables()[table as usize].state(), next, batch.only_deletes())?;
                 }
             }
         }
@@ -172,7 +171,9 @@ impl Shared {
             if alone && keys.len() > ELIDES_MAX && self.mark_new(table, flight, keys[0])? {
                 continue;
             }
-            if let Kept::NotReady { next } = self.keep_old(table, flight, &keys, slot)? {
+            if let Kept::NotReady { next } =
+                self.keep_old(table, flight, &keys, slot, batch.only_deletes())?
+            {
                 return Ok(Some((index, next)));
             }
         }

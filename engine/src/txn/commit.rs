@@ -292,12 +292,12 @@ impl Shared {
         credit.map_err(|e| self.wal_error(e))
     }
 
-    /// Frames, page ids and room in the data file for one operation of a tree; `urgent` as in
-    /// [`Shared::log_room`].
-    pub(crate) fn page_room(&self, urgent: bool) -> Result<Reserve<'_>> {
+    /// Frames, page ids and room in the data file for `pages` pages, [`OPERATION_PAGES`] for one operation of a tree;
+    /// `urgent` as in [`Shared::log_room`].
+    pub(crate) fn page_room(&self, pages: usize, urgent: bool) -> Result<Reserve<'_>> {
         let reserve = match urgent {
-            true => self.pool.reserve_urgent(OPERATION_PAGES),
-            false => self.pool.reserve(OPERATION_PAGES),
+            true => self.pool.reserve_urgent(pages),
+            false => self.pool.reserve(pages),
         };
         reserve.map_err(|e| self.pool_error(e))
     }
@@ -319,7 +319,7 @@ impl Shared {
         let payload: usize = parts.iter().map(|p| p.len()).sum();
         // A delete frees space in the end, so it may draw on room that is kept back.
         let urgent = value.is_none();
-        let mut reserve = self.page_room(urgent)?;
+        let mut reserve = self.page_room(OPERATION_PAGES, urgent)?;
         let mut write = value.map_or(Write::Delete, |v| Write::Put(NewValue::Inline(v)));
         if payload <= self.wal.max_payload() {
             let mut credit = self.log_room(payload as u64, 1, urgent)?;
@@ -359,7 +359,7 @@ impl Shared {
         let pass = self.enter_gate(self.gate.needs_pass(self.pool.page_size(), len))?;
         // The user's reader is called with slot and pass in hand.
         let _building = (pass.is_some() || matches!(value, Source::Reader(..))).then(Building::begin);
-        let mut reserve = self.page_room(false)?;
+        let mut reserve = self.page_room(OPERATION_PAGES, false)?;
         table.usable()?;
         let build = |tee: &mut Tee<'_, '_>| match PreparedOverflow::build(
             &self.pool,
@@ -422,6 +422,7 @@ impl Shared {
         record: &Ready<'_>,
         only_if: &mut dyn FnMut() -> Result<bool>,
     ) -> Result<Option<Appended>> {
+        let urgent = matches!(write, Write::Delete);
         loop {
             let not_ready = {
                 let _stripe = self.stripes.lock(table.id, key);
@@ -433,7 +434,7 @@ impl Shared {
                 // Ends before the stripe is let go of.
                 let commit = self.versions.begin_commit(true, None, || self.wal.tail().0);
                 let kept = match commit.keeps {
-                    true => self.keep_old(table, &commit, &[key], slot),
+                    true => self.keep_old(table, &commit, &[key], slot, urgent),
                     false => Ok(Kept::Yes),
                 };
                 match kept {
@@ -458,7 +459,7 @@ impl Shared {
                     }
                 }
             };
-            self.prepare_history(table, not_ready)?;
+            self.prepare_history(table, not_ready, urgent)?;
         }
     }
 

@@ -94,7 +94,7 @@ impl Shared {
         // The gate before everything that another builder may want.
         let pass = self.enter_gate(measure.long > 0)?;
         let _building = pass.as_ref().map(|_| Building::begin());
-        let mut reserve = self.page_room(measure.only_deletes)?;
+        let mut reserve = self.page_room(OPERATION_PAGES, measure.only_deletes)?;
         // Every write may change another leaf; of the pages there are, some are those of the write set itself, which
         // are not fuller than full. The pages that are added are a third full at least; three quarters, where keys come
         // one behind the other after all there were.
@@ -117,7 +117,7 @@ impl Shared {
             }
         }
         let (commit, mut credit) = fragments.finish()?;
-        let (_held, flight) = self.begin_spilled(writes, tables, check, &slot)?;
+        let (_held, flight) = self.begin_spilled(writes, tables, check, &slot, measure.only_deletes)?;
         let appended = self
             .wal
             .append(&mut credit, COMMIT, &[&commit], &mut |lsn: Lsn| slot.register_commit(lsn.0))
@@ -163,6 +163,7 @@ impl Shared {
         tables: &[Table],
         check: &Validation<'_>,
         slot: &ApplySlot<'_>,
+        urgent: bool,
     ) -> Result<(StripesHeld<'s>, InFlight<'s>)> {
         let mut all = StripeSet::default();
         all.add_all();
@@ -177,7 +178,7 @@ impl Shared {
             }
             check.reads(self)?;
             let flight = self.versions.begin_commit(false, None, || self.wal.tail().0);
-            match self.keep_spilled(writes, tables, &flight, slot) {
+            match self.keep_spilled(writes, tables, &flight, slot, urgent) {
                 Ok(None) => return Ok((held, flight)),
                 Err(e) => {
                     flight.give_up();
@@ -186,7 +187,7 @@ impl Shared {
                 Ok(Some((table, next))) => {
                     flight.give_up();
                     drop(held);
-                    self.prepare_history(table.state(), next)?;
+                    self.prepare_history(table.state(), next, urgent)?;
                 }
             }
         }
@@ -198,6 +199,7 @@ impl Shared {
         tables: &'t [Table],
         flight: &InFlight<'_>,
         slot: &ApplySlot<'_>,
+        urgent: bool,
     ) -> Result<Option<(&'t Table, bool)>> {
         for table in tables {
             if let Some(first) = self.first_of_many(writes, table)?
@@ -209,7 +211,9 @@ impl Shared {
             self.pieces(writes, table, |piece| {
                 if not_ready.is_none() {
                     let keys: Vec<&[u8]> = piece.iter().map(|(key, _)| &key[..]).collect();
-                    if let Kept::NotReady { next } = self.keep_old(table.state(), flight, &keys, slot)? {
+                    if let Kept::NotReady { next } =
+                        self.keep_old(table.state(), flight, &keys, slot, urgent)?
+                    {
                         not_ready = Some(next);
                     }
                 }

@@ -53,8 +53,7 @@ impl Shared {
             });
         }
         let (table, appended) = {
-            let mut reserve =
-                self.pool.reserve(OPERATION_PAGES + TREE_PAGES).map_err(|e| self.pool_error(e))?;
+            let mut reserve = self.page_room(OPERATION_PAGES + TREE_PAGES, false)?;
             let (tree, pages) = Tree::create(&self.pool, &mut reserve, id);
             let record = Record::Live { root: tree.root, name: name.to_owned() };
             let appended = self.change_catalog(id, &record, CREATE_TABLE, Some(name), pages.into())?;
@@ -131,7 +130,7 @@ impl Shared {
         let name = name.unwrap_or("").as_bytes();
         let payload = (front.len() + name.len()) as u64;
         let mut credit = self.log_room(payload, 1, kind == DROP_TABLE)?;
-        let mut reserve = self.page_room(true)?;
+        let mut reserve = self.page_room(OPERATION_PAGES, true)?;
         let slot = self.slots.claim_for_catalog();
         self.writable()?;
         let record = record.encode();
@@ -151,7 +150,7 @@ impl Shared {
         value: Option<&[u8]>,
         mut attach: Vec<NewPage<'p>>,
     ) -> Result<()> {
-        let mut reserve = self.page_room(true)?;
+        let mut reserve = self.page_room(OPERATION_PAGES, true)?;
         let mut write = value.map_or(Write::Delete, |v| Write::Put(NewValue::Inline(v)));
         let outcome = CATALOG
             .write(
@@ -202,7 +201,7 @@ impl Shared {
             let tree = tombstone.tree();
             if self.owns_root(&tree)? {
                 self.checkpoints.note_unlogged();
-                let mut reserve = self.page_room(true)?;
+                let mut reserve = self.page_room(OPERATION_PAGES, true)?;
                 tree.free_all(&self.pool, &mut reserve, &mut || !self.checkpoints.stopping())
                     .map_err(|e| self.pool_error(e))?;
                 if self.owns_root(&tree)? {

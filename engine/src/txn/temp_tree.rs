@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{RwLock, RwLockWriteGuard};
 
-use crate::btree::{Op, Tree};
+use crate::btree::{OPERATION_PAGES, Op, Tree};
 use crate::catalog::{self, Record, TABLE_MAX, Tombstone};
 use crate::error::{Error, Result};
 use crate::options::Background;
@@ -94,7 +94,7 @@ impl TempTree {
         urgent: bool,
     ) -> Result<()> {
         shared.writable()?;
-        let mut reserve = shared.page_room(urgent)?;
+        let mut reserve = shared.page_room(OPERATION_PAGES, urgent)?;
         let _writing = self.mark.writers.read();
         self.tree.apply_sorted(&shared.pool, &mut reserve, ops).map_err(|e| shared.pool_error(e))
     }
@@ -107,12 +107,13 @@ impl Drop for TempTree {
 }
 
 impl Shared {
-    /// Makes an empty temporary tree. The catalog's mutex is taken, so no stripe and no apply slot may be held.
+    /// Makes an empty temporary tree; `urgent` as in [`Shared::log_room`]. The catalog's mutex is taken, so no stripe and
+    /// no apply slot may be held.
     ///
     /// # Errors
     /// The database is closed or read-only, a page could not be read, the disk is full, or every table number
     /// has been used.
-    pub(crate) fn create_temp(&self) -> Result<TempTree> {
+    pub(crate) fn create_temp(&self, urgent: bool) -> Result<TempTree> {
         if self.background == Background::Manual {
             // Nobody else gives back what was dropped since the last step.
             self.upkeep();
@@ -125,7 +126,7 @@ impl Shared {
                 detail: "every table number has been used".into(),
             });
         }
-        let mut reserve = self.pool.reserve(TREE_PAGES).map_err(|e| self.pool_error(e))?;
+        let mut reserve = self.page_room(TREE_PAGES, urgent)?;
         // After the mutex, as in every change of the catalog.
         let _slot = self.slots.claim_for_catalog();
         self.writable()?;

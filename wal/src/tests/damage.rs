@@ -50,6 +50,32 @@ fn a_bad_record_with_durable_ones_behind_it_is_damage() {
     }
 }
 
+/// A record that reaches into the next segment may have been damaged there.
+#[test]
+fn damage_of_a_record_in_two_segments_names_both() {
+    // The first header begins 8 bytes before the end of a segment; the second record has its header before that end.
+    for first in [SEGMENT - 8, SEGMENT - 48] {
+        let disk = SimDisk::new(3);
+        let shared: Arc<dyn Disk> = disk.clone();
+        let wal = create(&shared, config(1));
+        for number in 0..63 {
+            commit(&wal, &payload(number, 1024 - 40));
+        }
+        commit(&wal, &payload(63, (first - 63 * 1024) as usize - 40));
+        let begin = commit(&wal, &payload(64, 900)).lsn;
+        assert_eq!(begin, Lsn(first));
+        commit(&wal, &payload(65, 900));
+        let next = segment_file(SEGMENT);
+        disk.flip_bit(&next, SEGMENT_HEADER_BYTES + 3, 5).unwrap();
+        let (_, reader) = read(&shared, Lsn::ZERO).unwrap();
+        let EndState::Damaged { file, lsn, why, .. } = classify_end(&reader, Lsn::ZERO).unwrap() else {
+            panic!("a torn tail");
+        };
+        assert_eq!((file, lsn), (segment_file(0), begin));
+        assert!(why.contains(&format!("goes on in {}", next.display())), "{why}");
+    }
+}
+
 #[test]
 fn wiped_sectors_and_swapped_stretches_are_damage() {
     let (disk, places) = committed(300, 900);

@@ -86,7 +86,7 @@ fn recycling_makes_room_on_a_full_disk() {
         last = commit(&wal, &payload(number, 1000)).lsn;
     }
     let stats = wal.stats();
-    assert!(stats.segments_recycled >= 12 && stats.segments_created == 1, "{stats:?}");
+    assert!(stats.segments_recycled >= 12 && stats.segments_created == 0, "{stats:?}");
     drop(wal);
     let (records, _) = recover(&shared, config(2), last).unwrap();
     assert_eq!(records.len(), 1);
@@ -166,11 +166,14 @@ fn a_segment_is_durable_with_its_name_before_it_is_written_to() {
             wal.recycle_below(wal.tail()).unwrap();
         }
     }
-    assert!(wal.stats().segments_recycled > 0 && wal.stats().segments_created > 1);
+    assert!(wal.stats().segments_recycled > 1 && wal.stats().segments_created > 0);
     let events = trace.take_events();
     let mut named = 0;
     for (index, event) in events.iter().enumerate() {
         let Some(to) = event.to.as_ref().filter(|_| event.op == Op::Rename) else { continue };
+        if to.extension().is_none_or(|extension| extension != "log") {
+            continue;
+        }
         named += 1;
         let synced = events[..index].iter().rev().find(|earlier| earlier.path == event.path).unwrap();
         assert_eq!((synced.op, synced.ok), (Op::Sync, true), "the last thing done to {:?}", event.path);

@@ -203,18 +203,20 @@ impl History {
 
 impl Shared {
     /// Puts aside what the keys of a commit have now. `keys` ascend strictly; their stripes are held, and the caller
-    /// owns `slot`.
+    /// owns `slot`. `urgent` as in [`Shared::log_room`]: a commit of deletes must not be stopped by what it has to put
+    /// aside, and no other may use up for that what is kept back for deletes.
     pub(crate) fn keep_old(
         &self,
         table: &TableState,
         commit: &InFlight<'_>,
         keys: &[&[u8]],
         slot: &ApplySlot<'_>,
+        urgent: bool,
     ) -> Result<Kept> {
         for keys in keys.chunks(CHUNK) {
             let Some(generation) = table.history.newest() else { return Ok(Kept::NotReady { next: false }) };
             let olds = self.old_values(table, commit, keys)?;
-            let kept = self.add_versions(&generation, commit.csn, keys, &olds, slot)?;
+            let kept = self.add_versions(&generation, commit.csn, keys, &olds, slot, urgent)?;
             if kept != Kept::Yes {
                 return Ok(kept);
             }
@@ -222,14 +224,14 @@ impl Shared {
         Ok(Kept::Yes)
     }
 
-    /// Sees that there is a generation for new versions; with `next`, another one than now. No stripe may be held:
-    /// a new tree is a change of the catalog.
-    pub(crate) fn prepare_history(&self, table: &TableState, next: bool) -> Result<()> {
+    /// Sees that there is a generation for new versions; with `next`, another one than now; `urgent` as in
+    /// [`Shared::keep_old`]. No stripe may be held: a new tree is a change of the catalog.
+    pub(crate) fn prepare_history(&self, table: &TableState, next: bool, urgent: bool) -> Result<()> {
         let before = table.history.newest();
         if before.is_some() && !next {
             return Ok(());
         }
-        let temp = self.create_temp()?;
+        let temp = self.create_temp(urgent)?;
         let fresh =
             Arc::new(Generation { temp, bytes: AtomicU64::new(0), closed_at: AtomicU64::new(u64::MAX) });
         let mut parts = table.history.parts.write();
@@ -293,6 +295,7 @@ impl Shared {
         keys: &[&[u8]],
         olds: &[Old],
         slot: &ApplySlot<'_>,
+        urgent: bool,
     ) -> Result<Kept> {
         let tree = generation.temp.tree();
         let mut lists = self.lists(tree, keys)?;
@@ -320,7 +323,15 @@ impl Shared {
                 NewValue::Inline(list)
             } else {
                 let (mut source, len) = (&list[..], list.len() as u64);
-                match PreparedOverflow::build(&self.pool, tree.table, len, &mut source, None) {
+                let mut reserve = self.page_room(0, urgent)?;
+                match PreparedOverflow::build_from(
+                    &self.pool,
+                    tree.table,
+                    len,
+                    &mut source,
+                    None,
+                    &mut reserve,
+                ) {
                     Ok(prepared) => NewValue::Overflow(prepared),
                     Err(SourceError::Pool(e)) => return Err(self.pool_error(e)),
                     Err(e) => return Err(Error::Internal(e.to_string())),
@@ -330,14 +341,12 @@ impl Shared {
             ops.push(Op { key, write: Write::Put(value), lsn: 0 });
             if long == LONG_LISTS {
                 // Their pages hold frames until they are in the tree.
-                generation.temp.apply_owning(self, &mut ops, slot, true)?;
+                generation.temp.apply_owning(self, &mut ops, slot, urgent)?;
                 ops.clear();
                 long = 0;
             }
         }
-        // The commit's own room is what tells whether there is enough for it; one that deletes must not be stopped by
-        // what it has to put aside.
-        generation.temp.apply_owning(self, &mut ops, slot, true)?;
+        generation.temp.apply_owning(self, &mut ops, slot, urgent)?;
         // Less than nothing if more was left out than added: the sums wrap, and come out right.
         generation.bytes.fetch_add(added as u64, Ordering::Relaxed);
         self.versions.held_bytes.fetch_add(added as u64, Ordering::Relaxed);

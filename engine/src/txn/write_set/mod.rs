@@ -85,7 +85,7 @@ impl Layer {
         let at = match self.trees.binary_search_by_key(&table, |(t, _)| *t) {
             Ok(at) => at,
             Err(at) => {
-                let tree = shared.with_relief(|| shared.create_temp())?;
+                let tree = shared.with_relief(|| shared.create_temp(false))?;
                 self.trees.insert(at, (table, tree));
                 at
             }
