@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 
 use crate::plan::{Pace, Plan, Progress};
+use crate::rng::Rng;
 use crate::rounds::run_rounds;
 use crate::simulated::{Cuts, power_cuts_round};
 use crate::simulation::{self, Report};
@@ -65,11 +66,12 @@ pub enum Done {
 /// # Errors
 /// As [`run`].
 pub fn disk(plan: &Plan, round: u64, trace: bool) -> Result<Done, Failure> {
+    // Not the sum: then the next seed would have the same disks, but for one.
+    let seed = Rng::of(&[plan.seed, round]).next();
     if round % STANDARD == STANDARD - 1 {
         // Every other one has several threads: only they are acknowledged by each other's syncs, and have commits under
         // way when a checkpoint begins. They meet by chance, so such a disk cannot be repeated exactly.
         let threads = if (round / STANDARD).is_multiple_of(2) { WRITERS } else { 1 };
-        let seed = plan.seed.wrapping_add(round);
         let standard = Standard::new(&Plan { seed, threads, ..plan.clone() });
         let done = power_cuts_round(plan.seed, round, &standard).map(Done::Standard);
         return match threads {
@@ -80,7 +82,5 @@ pub fn disk(plan: &Plan, round: u64, trace: bool) -> Result<Done, Failure> {
             }),
         };
     }
-    simulation::run_at(plan.seed.wrapping_add(round), OPERATIONS, plan.durability, trace)
-        .map(Done::Model)
-        .map_err(Failure::broken)
+    simulation::run_at(seed, OPERATIONS, plan.durability, trace).map(Done::Model).map_err(Failure::broken)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bedstone::{Background, Builder, Database, Error, IoChoice, Policy};
+use bedstone::{Background, Builder, Database, Durability, Error, IoChoice, Policy};
 use bedstone_io::IoMode;
 use bedstone_io::sim::SimDisk;
 
@@ -52,6 +52,8 @@ pub struct Config {
     pub policy: Policy,
     /// Syncs at once.
     pub syncs: usize,
+    /// Durability of every commit, instead of that which each would have.
+    pub durability: Option<Durability>,
 }
 
 impl Config {
@@ -68,6 +70,7 @@ impl Config {
             transaction_memory: *rng.pick(&[1 << 10, 8 << 10, 64 << 10, 64 << 20]),
             policy: *rng.pick(&[Policy::S3Fifo, Policy::Midpoint]),
             syncs: 1 + rng.index(2),
+            durability: None,
         }
     }
 
@@ -82,7 +85,13 @@ impl Config {
             transaction_memory: 64 << 20,
             policy: Policy::S3Fifo,
             syncs: 1,
+            durability: None,
         }
+    }
+
+    /// The durability of a commit that would usually have this one.
+    pub fn level(&self, usual: Durability) -> Durability {
+        self.durability.unwrap_or(usual)
     }
 
     /// The options, over a simulated disk, driven by one thread.
@@ -99,6 +108,7 @@ impl Config {
             .transaction_memory(self.transaction_memory)
             .policy(self.policy)
             .syncs_in_flight(self.syncs)
+            .durability(self.level(Durability::Sync))
     }
 }
 

@@ -490,8 +490,14 @@ impl Handle {
             None => shared.run_checkpoint(true).map(drop),
         };
         // For relaxed commits, if the checkpoint was given up; and once all of the log is durable, nobody who still waits
-        // for a commit of his writes to files that belong to the next process. A failed log has said so itself.
-        drop(shared.wal.sync());
+        // for a commit of his writes to files that belong to the next process.
+        let outcome = match (outcome, shared.wal.sync()) {
+            // Worse than a checkpoint that was given up: what was handed to the kernel may be lost.
+            (outcome, Err(log)) if !outcome.as_ref().is_err_and(Error::is_read_only) => {
+                Err(shared.wal_error(log))
+            }
+            (outcome, _) => outcome,
+        };
         shared.checkpoints.end();
         shared.pool.shutdown();
         shared.wal.shutdown();

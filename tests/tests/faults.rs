@@ -2,11 +2,11 @@
 //! every failure is a typed error, nothing panics, and nothing acknowledged is lost when the store is opened again, with
 //! and without a power cut in between.
 
-use bedstone::{Database, Error};
+use bedstone::{Database, Durability, Error};
 use bedstone_crashtest::oracle::Ending;
 use bedstone_crashtest::scenario::{Part, Scenario};
 use bedstone_crashtest::setup::{Config, DIR, check_clean, smallest_pool};
-use bedstone_crashtest::{Plan, fault, seeds, unwatched};
+use bedstone_crashtest::{Limit, Plan, fault, seeds, unwatched};
 use bedstone_io::sim::{CutMode, Fault, OpKind, Repeat, SimDisk};
 
 fn config() -> Config {
@@ -89,8 +89,13 @@ fn any_operation_fails_in_any_way() {
     for what in ["reads failed", "writes failed", "syncs failed", "directory syncs failed", "errors met"] {
         assert!(kept.count(what) > 0, "{what}: {kept:?}");
     }
-    assert_eq!(fault::replay(2, 5), Ok(()));
-    assert!(fault::replay(2, u64::MAX).is_err());
+    for durability in [Durability::Sync, Durability::Buffered, Durability::Relaxed] {
+        let plan = Plan { durability: Some(durability), ..plan.clone() };
+        let plan = Plan { limit: Limit::Rounds(rounds(200)), ..plan };
+        fault::run(&plan, &unwatched).unwrap_or_else(|failure| panic!("{durability:?}: {failure}"));
+    }
+    assert_eq!(fault::replay(&Plan::rounds(2, 1), 5), Ok(()));
+    assert!(fault::replay(&Plan::rounds(2, 1), u64::MAX).is_err());
 }
 
 /// After a sync has failed Linux calls the pages clean; a second sync would succeed and prove nothing (Rebello et

@@ -2,6 +2,7 @@
 //! themselves, and a store opens on a disk without a free block. A sample is spread evenly over all budgets of blocks;
 //! `BEDSTONE_LONG=1` tries everything.
 
+use bedstone::Durability;
 use bedstone_crashtest::full::{replay, run};
 use bedstone_crashtest::setup::{Config, DIR, check_clean, smallest_pool, temp_dir};
 use bedstone_crashtest::{Plan, seeds, unwatched};
@@ -18,8 +19,12 @@ fn a_disk_fills_up_at_any_block() {
             assert!(*count > 0, "{name}: {kept:?}");
         }
     }
-    assert_eq!(replay(1, 0), Ok(()));
-    assert!(replay(1, u64::MAX).is_err());
+    for durability in [Durability::Sync, Durability::Buffered, Durability::Relaxed] {
+        let plan = Plan { threads: seeds::cores(), durability: Some(durability), ..Plan::rounds(3, 100) };
+        run(&plan, None, &unwatched).unwrap_or_else(|failure| panic!("{durability:?}: {failure}"));
+    }
+    assert_eq!(replay(&Plan::rounds(1, 1), 0), Ok(()));
+    assert!(replay(&Plan::rounds(1, 1), u64::MAX).is_err());
 }
 
 /// Where file systems may be mounted, a small real one is filled too; a note says whether.

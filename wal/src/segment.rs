@@ -18,6 +18,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::error::WalError;
 use crate::lsn::Lsn;
+use crate::space::own_blocks;
 
 /// Bytes of a segment file before the log bytes.
 pub const SEGMENT_HEADER_BYTES: u64 = 4096;
@@ -55,6 +56,24 @@ impl SegmentInfo {
     pub(crate) fn present(&self) -> u64 {
         let present = self.file_len.saturating_sub(SEGMENT_HEADER_BYTES);
         (present - present % SEGMENT_HEADER_BYTES).min(self.bytes)
+    }
+
+    /// Its file has the name of another segment, or of none.
+    fn is_misnamed(&self) -> bool {
+        start_by_name(&self.path) != Some(self.start.0)
+    }
+
+    /// No record in the file belongs where it lies.
+    fn is_unwritten(&self, disk: &dyn Disk) -> Result<bool, WalError> {
+        let mut written = self.present() < self.bytes;
+        if !written {
+            let (start, end) = (self.start.0, self.end().0);
+            own_blocks(disk, &self.path, start, start, end, &mut |_| {
+                written = true;
+                Ok(())
+            })?;
+        }
+        Ok(!written)
     }
 
     /// The file offset of the byte of log at `lsn`, which lies in this segment or at its end.
@@ -190,7 +209,7 @@ pub(crate) struct Catalogue {
     pub(crate) bad: Vec<(PathBuf, String)>,
     /// Segments out of use.
     pub(crate) spares: Vec<PathBuf>,
-    /// Segments that were being made.
+    /// Segments that were being made, the leftovers of recycling among them.
     pub(crate) unfinished: Vec<PathBuf>,
 }
 
@@ -212,7 +231,8 @@ impl Catalogue {
                 _ => {}
             }
         }
-        found.segments.sort_by_key(|segment| segment.start);
+        found.segments.sort_by_key(|segment| (segment.start, segment.is_misnamed()));
+        found.put_leftovers_aside(disk)?;
         for pair in found.segments.windows(2) {
             if let [one, next] = pair
                 && one.end() > next.start
@@ -228,6 +248,22 @@ impl Catalogue {
             }
         }
         Ok(found)
+    }
+
+    /// A segment is recycled by writing its new header and then giving it its new name. Where the name was not to be had,
+    /// and another file became the segment, two say that they are it. The one that has the name is; or any, for where none
+    /// has it none was written to.
+    fn put_leftovers_aside(&mut self, disk: &dyn Disk) -> Result<(), WalError> {
+        let mut index = 1;
+        while let (Some(one), Some(next)) = (self.segments.get(index - 1), self.segments.get(index)) {
+            if one.start == next.start && next.is_misnamed() && next.is_unwritten(disk)? {
+                let leftover = self.segments.remove(index);
+                self.unfinished.push(leftover.path);
+            } else {
+                index += 1;
+            }
+        }
+        Ok(())
     }
 
     fn add(&mut self, disk: &dyn Disk, path: PathBuf, database_id: [u8; 16]) -> Result<(), WalError> {

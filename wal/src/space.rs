@@ -166,9 +166,23 @@ pub(crate) fn remove_own_positions(
     from: u64,
     to: u64,
 ) -> Result<(), WalError> {
-    let direct = disk.open_direct(file.path(), OpenMode::Read)?;
+    let zero = &mut |offset| Ok(file.write_at(&[0; WRITE_ALIGN], offset)?);
+    own_blocks(disk, file.path(), start, from, to, zero)
+}
+
+/// Calls `found` with the file offset of every block in which a record header gives its own position; otherwise as
+/// [`remove_own_positions`].
+pub(crate) fn own_blocks(
+    disk: &dyn Disk,
+    path: &Path,
+    start: u64,
+    from: u64,
+    to: u64,
+    found: &mut dyn FnMut(u64) -> Result<(), WalError>,
+) -> Result<(), WalError> {
+    let direct = disk.open_direct(path, OpenMode::Read)?;
     let mut buf = AlignedBuf::zeroed((to - from).min(1 << 20) as usize);
-    let mut found = Vec::new();
+    let mut positions = Vec::new();
     let mut lsn = from;
     while lsn < to {
         let len = (to - lsn).min(buf.len() as u64) as usize;
@@ -179,10 +193,10 @@ pub(crate) fn remove_own_positions(
         direct.read_at(target, offset)?;
         for (index, block) in buf.get(..len).unwrap_or_default().chunks(WRITE_ALIGN).enumerate() {
             let at = (index * WRITE_ALIGN) as u64;
-            found.clear();
-            own_positions(block, lsn + at, &mut found);
-            if !found.is_empty() && block.iter().any(|&byte| byte != 0) {
-                file.write_at(&[0; WRITE_ALIGN], offset + at)?;
+            positions.clear();
+            own_positions(block, lsn + at, &mut positions);
+            if !positions.is_empty() && block.iter().any(|&byte| byte != 0) {
+                found(offset + at)?;
             }
         }
         lsn += len as u64;

@@ -4,14 +4,14 @@
 //! acknowledged must be there, and must survive another power cut.
 //!
 //! A round is one run: one operation, one way of failing, one ending. With fewer rounds than there are runs a sample is
-//! tried, spread evenly over all of them. The seed draws the store's options and the lengths of values. The plan's
-//! durability is not asked: the scenario has commits of each.
+//! tried, spread evenly over all of them. The seed draws the store's options and the lengths of values.
 
 mod list;
 mod stage;
 
 use std::sync::Arc;
 
+use bedstone::Durability;
 use bedstone_io::sim::{CutMode, Fault, OpKind, SimDisk};
 
 use crate::cases::{Cases, Mode, Tally, replay as replay_case, run_all, run_picked};
@@ -42,23 +42,29 @@ const MODE: Mode = Mode {
 /// the fault asked for one, "errors met" (given to the caller), and "ended before the fault" (runs cut short before the
 /// operation came, which is one of the closing then).
 pub fn run(plan: &Plan, watch: &(dyn Fn(&Progress) + Sync)) -> Verdict {
-    run_all(&MODE, plan, watch, Faults::draw)
+    run_all(&MODE, plan, watch, |seed| Faults::draw(seed, plan.durability))
 }
 
 /// The same with faults of one kind only.
 pub fn run_kind(plan: &Plan, kind: OpKind, fault: Fault, watch: &(dyn Fn(&Progress) + Sync)) -> Verdict {
-    run_picked(&MODE, plan, watch, Faults::draw, |faults, case| {
-        let struck = faults.list.case(case);
-        (struck.kind, struck.fault) == (kind, fault)
-    })
+    run_picked(
+        &MODE,
+        plan,
+        watch,
+        |seed| Faults::draw(seed, plan.durability),
+        |faults, case| {
+            let struck = faults.list.case(case);
+            (struck.kind, struck.fault) == (kind, fault)
+        },
+    )
 }
 
-/// Runs one case of [`run`] again.
+/// Runs one case of [`run`] again: of the plan its seed and its durability count.
 ///
 /// # Errors
 /// Says which promise was broken, or that there is no such case.
-pub fn replay(seed: u64, case: u64) -> Result<(), Failure> {
-    replay_case(&MODE, seed, case, Faults::draw)
+pub fn replay(plan: &Plan, case: u64) -> Result<(), Failure> {
+    replay_case(&MODE, plan.seed, case, |seed| Faults::draw(seed, plan.durability))
 }
 
 /// All faults of one seed.
@@ -68,8 +74,8 @@ struct Faults {
 }
 
 impl Faults {
-    fn draw(seed: u64) -> Result<Self, String> {
-        let stages = stages(seed)?;
+    fn draw(seed: u64, durability: Option<Durability>) -> Result<Self, String> {
+        let stages = stages(seed, durability)?;
         Ok(Self { list: List::new(&stages), stages })
     }
 }

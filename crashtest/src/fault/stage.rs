@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bedstone::Durability;
 use bedstone_io::sim::{Fault, OpKind, Repeat, SimDisk};
 
 use super::list::kinds;
@@ -27,7 +28,7 @@ impl Stage {
 }
 
 /// Options of the store. The first seeds have the smallest pool and pages; so that pages are evicted and read again.
-fn config(seed: u64) -> Config {
+fn config(seed: u64, durability: Option<Durability>) -> Config {
     let mut rng = Rng::of(&[seed, 11]);
     let page_size = if seed <= 1 { 4096 } else { *rng.pick(&[4096, 4096, 8192, 16384]) };
     let least = smallest_pool(page_size);
@@ -35,13 +36,14 @@ fn config(seed: u64) -> Config {
         page_size,
         pool_bytes: if seed <= 1 { least } else { *rng.pick(&[least, least + least / 2]) },
         transaction_memory: 2 << 10,
+        durability,
         ..Config { syncs: 1 + rng.index(2), policy: Config::draw(&mut rng).policy, ..Config::small() }
     }
 }
 
 /// Runs the whole scenario without faults, and remembers it at the beginning of each part.
-pub(super) fn stages(seed: u64) -> Result<Vec<Stage>, String> {
-    let mut scenario = Scenario::new(config(seed), seed);
+pub(super) fn stages(seed: u64, durability: Option<Durability>) -> Result<Vec<Stage>, String> {
+    let mut scenario = Scenario::new(config(seed, durability), seed);
     let mut disk = SimDisk::new(seed);
     let mut stages = Vec::new();
     for part in Part::ALL {

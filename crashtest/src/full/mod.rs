@@ -7,7 +7,7 @@
 //! Where a scratch directory is given and file systems may be mounted, the same is done on a small real one.
 //!
 //! A round is one budget with one of four ends. With fewer rounds than there are budgets a sample is tried, spread evenly
-//! over all of them. The seed draws workload and options. The plan's durability is not asked: the commits are of each.
+//! over all of them. The seed draws workload and options.
 
 mod real;
 mod store;
@@ -15,6 +15,7 @@ mod workload;
 
 use std::path::Path;
 
+use bedstone::Durability;
 use bedstone_io::sim::{CutMode, SimDisk};
 
 use crate::cases::{Cases, Mode, Tally, replay as replay_case, run_all};
@@ -45,9 +46,9 @@ const BLOCK: u64 = 4096;
 /// "resumptions", "openings while full". Below `scratch` a small file system is mounted, if that is allowed; a note says
 /// what came of it.
 pub fn run(plan: &Plan, scratch: Option<&Path>, watch: &(dyn Fn(&Progress) + Sync)) -> Verdict {
-    let mut kept = run_all(&MODE, plan, watch, Full::draw)?;
+    let mut kept = run_all(&MODE, plan, watch, |seed| Full::draw(seed, plan.durability))?;
     if let Some(scratch) = scratch {
-        let note = match real::run(plan.seed, scratch) {
+        let note = match real::run(plan, scratch) {
             Ok((counts, kind)) => {
                 for (name, count) in counts {
                     match kept.counts.iter_mut().find(|(other, _)| *other == name) {
@@ -65,12 +66,12 @@ pub fn run(plan: &Plan, scratch: Option<&Path>, watch: &(dyn Fn(&Progress) + Syn
     Ok(kept)
 }
 
-/// Runs one case of [`run`] on the simulated disk again.
+/// Runs one case of [`run`] on the simulated disk again: of the plan its seed and its durability count.
 ///
 /// # Errors
 /// Says which promise was broken, or that there is no such case.
-pub fn replay(seed: u64, case: u64) -> Result<(), Failure> {
-    replay_case(&MODE, seed, case, Full::draw)
+pub fn replay(plan: &Plan, case: u64) -> Result<(), Failure> {
+    replay_case(&MODE, plan.seed, case, |seed| Full::draw(seed, plan.durability))
 }
 
 /// What follows when the disk is full.
@@ -98,7 +99,7 @@ struct Full {
 }
 
 impl Full {
-    fn draw(seed: u64) -> Result<Self, String> {
+    fn draw(seed: u64, durability: Option<Durability>) -> Result<Self, String> {
         let mut rng = Rng::of(&[seed, 31]);
         let page_size = if seed <= 1 { 4096 } else { *rng.pick(&[4096, 4096, 8192]) };
         let config = Config {
@@ -106,13 +107,14 @@ impl Full {
             pool_bytes: smallest_pool(page_size),
             checkpoint_bytes: *rng.pick(&[32 << 10, 64 << 10, 64 << 20]),
             transaction_memory: 2 << 10,
+            durability,
             ..Config::small()
         };
         let workload = Workload::draw(&mut rng);
         let mut full = Self { seed, config, workload, blocks: 0 };
         let disk = SimDisk::new(seed);
         let db = full.config.builder(&disk).create(DIR).map_err(|error| error.to_string())?;
-        let mut store = Store::new(db);
+        let mut store = Store::new(db, durability);
         for op in full.workload.ops() {
             if !store.perform(op)? {
                 return Err(format!("{op:?} was refused on a disk without end"));
@@ -150,11 +152,11 @@ impl Cases for Full {
                 let disk = disk.reopen();
                 let db = self.config.builder(&disk).open_or_create(DIR);
                 let db = db.map_err(|error| format!("creating again with room: {error} ({error:?})"))?;
-                return Store::new(db).end_well();
+                return Store::new(db, self.config.durability).end_well();
             }
             Err(error) => return Err(format!("create: {error} ({error:?})")),
         };
-        let mut store = Store::new(db);
+        let mut store = Store::new(db, self.config.durability);
         let ops = self.workload.ops();
         let mut refused = None;
         for (i, op) in ops.iter().enumerate() {

@@ -8,6 +8,7 @@ use super::store::Store;
 use super::workload::Op;
 use crate::cases::Tally;
 use crate::oracle::Ending;
+use crate::plan::Plan;
 use crate::power_fs::mounts::{command, mounts_of_our_own};
 use crate::rng::Rng;
 use crate::verdict::Failure;
@@ -52,7 +53,7 @@ impl Drop for Mounted {
     }
 }
 
-fn builder() -> bedstone::Builder {
+fn builder(plan: &Plan) -> bedstone::Builder {
     Database::builder()
         .allow_buffered(true)
         .page_size(4096)
@@ -62,37 +63,38 @@ fn builder() -> bedstone::Builder {
         .log_buffer_bytes(64 << 10)
         .checkpoint_log_bytes(4 << 20)
         .transaction_memory(64 << 10)
+        .durability(plan.durability.unwrap_or_default())
 }
 
 /// What was counted, and what kind of file system it was.
 type Filled = (Vec<(&'static str, u64)>, &'static str);
 
 /// Fills a file system below `scratch` several times. The counts, or why none can be had.
-pub(super) fn run(seed: u64, scratch: &Path) -> Result<Filled, Failure> {
+pub(super) fn run(plan: &Plan, scratch: &Path) -> Result<Filled, Failure> {
     // In a thread with mounts of its own: they go with it, even if the process is killed.
-    std::thread::scope(|scope| match scope.spawn(|| run_mounted(seed, scratch)).join() {
+    std::thread::scope(|scope| match scope.spawn(|| run_mounted(plan, scratch)).join() {
         Ok(outcome) => outcome,
         Err(panic) => std::panic::resume_unwind(panic),
     })
 }
 
-fn run_mounted(seed: u64, scratch: &Path) -> Result<Filled, Failure> {
+fn run_mounted(plan: &Plan, scratch: &Path) -> Result<Filled, Failure> {
     mounts_of_our_own().map_err(Failure::CannotRun)?;
     let mounted = Mounted::below(scratch).map_err(Failure::CannotRun)?;
     let mut tally = Tally::default();
-    fill(&mounted.place, seed, &mut tally).map_err(|what| {
-        Failure::broken(format!("on a real {} of 32 MiB, seed {seed}: {what}", mounted.kind))
+    fill(&mounted.place, plan, &mut tally).map_err(|what| {
+        Failure::broken(format!("on a real {} of 32 MiB, seed {}: {what}", mounted.kind, plan.seed))
     })?;
     Ok((tally.counts().to_vec(), mounted.kind))
 }
 
 /// Until the store is full, then until the file system is, which is where it is opened again; then deletes and resumes.
-fn fill(place: &Path, seed: u64, tally: &mut Tally) -> Result<(), String> {
-    let mut rng = Rng::of(&[seed, 41]);
+fn fill(place: &Path, plan: &Plan, tally: &mut Tally) -> Result<(), String> {
+    let mut rng = Rng::of(&[plan.seed, 41]);
     let dir = place.join("store");
     let filler = place.join("filler");
-    let db = builder().create(&dir).map_err(|error| format!("create: {error} ({error:?})"))?;
-    let mut store = Store::new(db);
+    let db = builder(plan).create(&dir).map_err(|error| format!("create: {error} ({error:?})"))?;
+    let mut store = Store::new(db, plan.durability);
     for round in 0..3u64 {
         let refused = loop {
             let key = format!("key {:06}", rng.below(4000)).into_bytes();
@@ -117,7 +119,7 @@ fn fill(place: &Path, seed: u64, tally: &mut Tally) -> Result<(), String> {
             0 => db.close().map_err(|error| format!("close on a full disk: {error} ({error:?})"))?,
             _ => drop(db),
         }
-        let db = builder().open(&dir);
+        let db = builder(plan).open(&dir);
         let db = db.map_err(|error| format!("opening on the full disk: {error} ({error:?})"))?;
         tally.add("openings while full", 1);
         store.reopened(db, Ending::Killed)?;

@@ -13,6 +13,8 @@ use crate::view;
 pub(super) struct Store {
     pub(super) db: Option<Database>,
     oracle: Oracle,
+    /// Durability of every commit, instead of that which each would have.
+    durability: Option<Durability>,
     seen: Option<(Snapshot, Vec<(Table, Map)>)>,
     /// Why the last refused commit was.
     why: String,
@@ -27,8 +29,8 @@ fn say(what: &str) -> impl Fn(Error) -> String {
 }
 
 impl Store {
-    pub(super) fn new(db: Database) -> Self {
-        Self { db: Some(db), oracle: Oracle::default(), seen: None, why: String::new() }
+    pub(super) fn new(db: Database, durability: Option<Durability>) -> Self {
+        Self { db: Some(db), durability, oracle: Oracle::default(), seen: None, why: String::new() }
     }
 
     fn db(&self) -> Result<Database, String> {
@@ -40,7 +42,7 @@ impl Store {
         match op {
             Op::Put(write, durability) => {
                 let Some(table) = self.table(&write.0)? else { return Ok(false) };
-                let done = table.put_with(&write.1, &write.2, *durability);
+                let done = table.put_with(&write.1, &write.2, self.durability.unwrap_or(*durability));
                 self.commit("put", vec![put(write)], *durability, done)
             }
             Op::Reader(write) => {
@@ -54,7 +56,7 @@ impl Store {
                     let Some(table) = self.table(&write.0)? else { return Ok(false) };
                     batch.put(&table, &write.1, &write.2).map_err(say("adding to a batch"))?;
                 }
-                let done = self.db()?.write_with(batch, Durability::Sync);
+                let done = self.db()?.write(batch);
                 self.commit("batch", writes.iter().map(put).collect(), Durability::Sync, done)
             }
             Op::Transaction(writes) => {
@@ -109,7 +111,7 @@ impl Store {
     ) -> Result<bool, String> {
         match answer {
             Ok(_) => {
-                self.oracle.acknowledged(changes, durability);
+                self.acknowledged(changes, durability);
                 Ok(true)
             }
             Err(error) => {
@@ -119,6 +121,10 @@ impl Store {
                 Ok(false)
             }
         }
+    }
+
+    fn acknowledged(&mut self, changes: Vec<Change>, usual: Durability) {
+        self.oracle.acknowledged(changes, self.durability.unwrap_or(usual));
     }
 
     /// Reads show what was acknowledged, and the snapshot its moment.
@@ -199,7 +205,7 @@ impl Store {
         }
         match answer {
             Ok(true) => {
-                self.oracle.acknowledged(changes, Durability::Sync);
+                self.acknowledged(changes, Durability::Sync);
                 tally.add("deletes while full", 1);
                 Ok(())
             }
@@ -229,7 +235,7 @@ impl Store {
             let count = changes.len();
             match table.delete_range::<&[u8]>(..) {
                 Ok(gone) if gone == count as u64 => {
-                    self.oracle.acknowledged(changes, Durability::Sync);
+                    self.acknowledged(changes, Durability::Sync);
                     tally.add("deletes while full", 1);
                 }
                 Ok(gone) => return Err(format!("delete_range removed {gone} keys instead of {count}")),

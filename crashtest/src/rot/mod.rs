@@ -4,7 +4,7 @@
 //!
 //! A round is one damage. With fewer rounds than there are damages a sample is tried, spread evenly over all of them. The
 //! seed draws the store: page size, tables, lengths of values, transactions, how it ended. Every bit of headers is
-//! turned, other bytes are sampled.
+//! turned, other bytes are sampled. The plan's durability is not asked: what is damaged is a medium at rest.
 
 mod damage;
 mod judge;
@@ -71,12 +71,12 @@ pub fn run_theme(plan: &Plan, theme: Theme, watch: &(dyn Fn(&Progress) + Sync)) 
     run_picked(&MODE, plan, watch, Rot::draw, |rot, case| rot.damages[case as usize].theme == theme)
 }
 
-/// Runs one case of [`run`] again.
+/// Runs one case of [`run`] again: of the plan its seed counts.
 ///
 /// # Errors
 /// Says which promise was broken, or that there is no such case.
-pub fn replay(seed: u64, case: u64) -> Result<(), Failure> {
-    replay_case(&MODE, seed, case, Rot::draw)
+pub fn replay(plan: &Plan, case: u64) -> Result<(), Failure> {
+    replay_case(&MODE, plan.seed, case, Rot::draw)
 }
 
 /// One case.

@@ -174,8 +174,19 @@ impl Scenario {
         self.errors.push(format!("{what}: {error}"));
     }
 
-    /// Takes the answer to a commit into account.
+    /// Takes the answer to a commit into account that would usually have this durability.
     fn commit<T>(
+        &mut self,
+        what: &str,
+        commit: Vec<Change>,
+        usual: Durability,
+        answer: Result<T, Error>,
+    ) -> Option<T> {
+        self.answered(what, commit, self.config.level(usual), answer)
+    }
+
+    /// The same of a commit that has this durability whatever is said.
+    fn answered<T>(
         &mut self,
         what: &str,
         commit: Vec<Change>,

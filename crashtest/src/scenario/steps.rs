@@ -19,7 +19,7 @@ impl Scenario {
     ) {
         let Some(handle) = self.table(db, table) else { return };
         let value = value_of(tag, len + self.rng.index(len / 8 + 1));
-        let answer = handle.put_with(key, &value, durability);
+        let answer = handle.put_with(key, &value, self.config.level(durability));
         let change = Change::Put { table: table.into(), key: key.into(), value };
         self.commit("put", vec![change], durability, answer);
         self.reads_hold(db);
@@ -120,7 +120,7 @@ impl Scenario {
             }
             commit.push(Change::Put { table: table.into(), key: key.into(), value });
         }
-        let answer = db.write_with(batch, Durability::Sync);
+        let answer = db.write(batch);
         self.commit("batch", commit, Durability::Sync, answer);
     }
 

@@ -128,7 +128,7 @@ impl Scenario {
             return;
         }
         let answer = open.tx.commit_ticket();
-        let Some(ticket) = self.commit("commit_ticket", open.changes, Durability::Relaxed, answer) else {
+        let Some(ticket) = self.answered("commit_ticket", open.changes, Durability::Relaxed, answer) else {
             return;
         };
         match ticket.wait() {
@@ -221,7 +221,7 @@ impl Scenario {
         if open.changes.is_empty() {
             return;
         }
-        let answer = open.tx.commit_with(durability);
+        let answer = open.tx.commit_with(self.config.level(durability));
         self.commit("commit", open.changes, durability, answer);
         self.reads_hold(db);
     }

@@ -69,6 +69,31 @@ fn a_checkpoint_that_cannot_write_pages_is_given_up_and_made_later() {
 
 /// Whatever fails once or for good, at whichever operation: what was acknowledged is there after opening
 /// again.
+/// A close whose checkpoint is given up syncs the log, and told of the checkpoint only when that failed too, although
+/// commits that the kernel had may be lost then.
+#[test]
+fn a_close_that_cannot_sync_the_log_says_so() {
+    for (log_fails, checkpoint_fails) in [(false, true), (true, true), (true, false)] {
+        let disk = SimDisk::new(33);
+        let db = create(&disk);
+        let table = db.table("t").unwrap();
+        table.put_with(b"k", b"v", Durability::Buffered).unwrap();
+        if checkpoint_fails {
+            disk.fail_nth_on("data", OpKind::Write, 1, Fault::Eio, Repeat::Forever);
+        }
+        if log_fails {
+            disk.fail_nth_on(".log", OpKind::Sync, 1, Fault::Eio, Repeat::Forever);
+        }
+        drop(table);
+        let error = db.close().unwrap_err();
+        assert_eq!(error.is_read_only(), log_fails, "{error}");
+        disk.clear_faults();
+        let db = reopen(&disk);
+        let found = db.table("t").unwrap().get(b"k").unwrap().is_some();
+        assert!(found || log_fails);
+    }
+}
+
 #[test]
 fn every_operation_fails_once_and_for_good() {
     for repeat in [Repeat::Once, Repeat::Forever] {

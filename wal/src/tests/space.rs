@@ -207,6 +207,37 @@ fn a_segment_that_cannot_be_made_does_not_fail_the_log_but_a_failed_sync_does() 
     }
 }
 
+/// A segment that was to be recycled has its new header and could not be given its new name, nor removed, and so had the
+/// next one that was tried: both said that they were the same segment, and the log was not opened any more.
+#[test]
+fn two_segments_that_could_not_be_renamed_do_not_stand_in_each_others_way() {
+    for made_after_all in [false, true] {
+        let disk = SimDisk::new(1);
+        let shared: Arc<dyn Disk> = disk.clone();
+        let wal = create(&shared, config(1));
+        for number in 0..64 * 5 {
+            commit(&wal, &payload(number, 984));
+        }
+        let from = commit(&wal, &payload(320, 984)).lsn;
+        wal.recycle_below(from).unwrap();
+        for kind in [OpKind::Rename, OpKind::Remove] {
+            disk.fail_nth(kind, 1, Fault::Eio, Repeat::Forever);
+        }
+        for _ in 0..2 {
+            assert!(matches!(wal.reserve(2 * SEGMENT, 1), Err(WalError::Io(_))));
+        }
+        disk.clear_faults();
+        if made_after_all {
+            (321..480).for_each(|number| assert!(commit(&wal, &payload(number, 984)).lsn > from));
+        }
+        drop(wal);
+        let (records, wal) = recover(&shared, config(2), from).unwrap();
+        assert_eq!(records.len(), if made_after_all { 160 } else { 1 });
+        (480..800).for_each(|number| assert!(commit(&wal, &payload(number, 984)).lsn > from));
+        assert_eq!(read(&shared, from).unwrap().0.len(), records.len() + 320);
+    }
+}
+
 #[test]
 fn many_threads_share_the_space() {
     let disk = SimDisk::new(1);

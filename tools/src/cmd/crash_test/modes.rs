@@ -105,9 +105,9 @@ impl Mode {
                 ));
             }
             Mode::Power => power::disk(plan, round, true).map(drop),
-            Mode::Fault => fault::replay(plan.seed, round),
-            Mode::Rot => rot::replay(plan.seed, round),
-            Mode::Full => full::replay(plan.seed, round),
+            Mode::Fault => fault::replay(plan, round),
+            Mode::Rot => rot::replay(plan, round),
+            Mode::Full => full::replay(plan, round),
         };
         done.map_err(|failure| failure.in_round(plan.seed, round))?;
         Ok(Kept { counts: vec![("rounds", 1)], notes: Vec::new(), took: std::time::Duration::ZERO })
