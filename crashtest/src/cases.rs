@@ -3,9 +3,11 @@
 //! of the next seed follow.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, MutexGuard};
+
+use parking_lot::Mutex;
 
 use crate::plan::{Limit, Pace, Plan, Progress};
+use crate::rounds::run_range;
 use crate::seeds::panic_text;
 use crate::verdict::{Failure, Kept, Verdict};
 
@@ -61,13 +63,6 @@ pub(crate) struct Mode {
     pub(crate) counts: &'static [&'static str],
 }
 
-/// What the threads of a run share.
-struct Board {
-    begun: u64,
-    tally: Tally,
-    failure: Option<Failure>,
-}
-
 /// Tries the cases that `draw` gives for the plan's seed, and those of the following seeds if the plan is one of time.
 pub(crate) fn run_all<C: Cases>(
     mode: &Mode,
@@ -95,34 +90,22 @@ pub(crate) fn run_picked<C: Cases>(
     let mut cases = drawn(mode, plan.seed, &draw)?;
     let all = matches!(plan.limit, Limit::Rounds(_)).then(|| cases.numbers.len() as u64);
     let pace = Pace::begin(plan, mode.what, all, watch);
-    let board = Mutex::new(Board { begun: 0, tally: Tally::new(mode.counts), failure: None });
-    let mut seed = plan.seed;
-    let mut before = 0;
+    let tally = Mutex::new(Tally::new(mode.counts));
+    let (mut seed, mut done) = (plan.seed, 0);
     loop {
         let len = cases.numbers.len() as u64;
-        let until = before + len;
-        std::thread::scope(|scope| {
-            for _ in 0..plan.threads.max(1) {
-                scope.spawn(|| {
-                    while let Some(at) = next(&board, &pace, until) {
-                        let at = scattered(at - before, len, seed) as usize;
-                        try_one(&board, &cases.all, seed, cases.numbers[at]);
-                    }
-                });
-            }
-        });
-        let board = lock(&board);
-        if let Some(failure) = &board.failure {
-            return Err(failure.clone());
-        }
-        if board.begun < until || !pace.goes_on(board.begun) {
-            let mut counts = vec![(mode.what, board.begun)];
-            counts.extend(board.tally.0.iter().copied());
+        let range = done..done + len;
+        let until = range.end;
+        done = run_range(&pace, plan.threads, range.clone(), |round| {
+            let at = scattered(round - range.start, len, seed) as usize;
+            try_one(&cases.all, seed, cases.numbers[at], &tally)
+        })?;
+        if done < until || !pace.goes_on(done) {
+            let mut counts = vec![(mode.what, done)];
+            counts.extend(tally.into_inner().0);
             return Ok(Kept { counts, notes: Vec::new(), took: pace.elapsed() });
         }
-        drop(board);
         seed = seed.wrapping_add(1);
-        before = until;
         cases = drawn(mode, seed, &draw)?;
     }
 }
@@ -141,23 +124,7 @@ pub(crate) fn replay<C: Cases>(
             "seed {seed} has the rounds 0 to {last}, and none of number {case}"
         )));
     }
-    let board = Mutex::new(Board { begun: 1, tally: Tally::default(), failure: None });
-    try_one(&board, &cases, seed, case);
-    let failure = lock(&board).failure.take();
-    failure.map_or(Ok(()), Err)
-}
-
-fn lock(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
-    board.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
-fn next(board: &Mutex<Board>, pace: &Pace<'_>, until: u64) -> Option<u64> {
-    let mut board = lock(board);
-    if board.failure.is_some() || board.begun == until || !pace.goes_on(board.begun) {
-        return None;
-    }
-    board.begun += 1;
-    Some(board.begun - 1)
+    try_one(&cases, seed, case, &Mutex::new(Tally::default()))
 }
 
 fn drawn<T>(mode: &Mode, seed: u64, draw: &impl Fn(u64) -> Result<T, String>) -> Result<T, Failure> {
@@ -165,17 +132,14 @@ fn drawn<T>(mode: &Mode, seed: u64, draw: &impl Fn(u64) -> Result<T, String>) ->
         .map_err(|what| Failure::broken(format!("seed {seed}, before any round of {}: {what}", mode.name)))
 }
 
-fn try_one<C: Cases>(board: &Mutex<Board>, cases: &C, seed: u64, case: u64) {
+fn try_one<C: Cases>(cases: &C, seed: u64, case: u64, sum: &Mutex<Tally>) -> Result<(), Failure> {
     let mut tally = Tally::default();
     let outcome = unpanicked(|| cases.run(case, &mut tally));
-    let mut board = lock(board);
+    let mut sum = sum.lock();
     for (name, count) in tally.0 {
-        board.tally.add(name, count);
+        sum.add(name, count);
     }
-    if let Err(what) = outcome {
-        let failure = Failure::broken(format!("{}: {what}", cases.name(case))).in_round(seed, case);
-        board.failure.get_or_insert(failure);
-    }
+    outcome.map_err(|what| Failure::broken(format!("{}: {what}", cases.name(case))).in_round(seed, case))
 }
 
 /// A panic is a failure like others: nothing that a medium does is a reason for one.

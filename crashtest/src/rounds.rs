@@ -1,5 +1,6 @@
 //! Rounds that do not depend on each other, on several threads.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -19,15 +20,25 @@ pub fn run_rounds(
     threads: usize,
     round: impl Fn(u64) -> Result<(), Failure> + Sync,
 ) -> Result<u64, Failure> {
-    let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
-    let enough = AtomicBool::new(!pace.goes_on(0));
+    run_range(pace, threads, 0..u64::MAX, round)
+}
+
+/// The same for the rounds of a range; those before it were done. Returns how many were done with them.
+pub(crate) fn run_range(
+    pace: &Pace<'_>,
+    threads: usize,
+    range: Range<u64>,
+    round: impl Fn(u64) -> Result<(), Failure> + Sync,
+) -> Result<u64, Failure> {
+    let (next, done) = (AtomicU64::new(range.start), AtomicU64::new(range.start));
+    let enough = AtomicBool::new(!pace.goes_on(range.start));
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while !enough.load(Ordering::Relaxed) {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if !pace.has(number) {
+                    if !range.contains(&number) || !pace.has(number) {
                         break;
                     }
                     let outcome = catch_unwind(AssertUnwindSafe(|| round(number)));

@@ -67,11 +67,13 @@ impl Failure {
         Self::Broken { what: what.into(), again: None }
     }
 
-    /// The same; this round of this seed does it again.
+    /// The same; this round of this seed does it again, if nothing is known yet that does.
     #[must_use]
     pub fn in_round(self, seed: u64, round: u64) -> Self {
         match self {
-            Self::Broken { what, .. } => Self::Broken { what, again: Some(Again { seed, round }) },
+            Self::Broken { what, again } => {
+                Self::Broken { what, again: again.or(Some(Again { seed, round })) }
+            }
             cannot => cannot,
         }
     }

@@ -393,7 +393,10 @@ impl Database {
             last_checkpoint: history.last,
             checkpoint_failures: history.failures,
             last_checkpoint_failure: history.last_failure,
-            read_only_because: shared.state.cause().map(ToString::to_string),
+            // What failed in the background is told before any call has met it.
+            read_only_because: (shared.state.cause().map(ToString::to_string))
+                .or_else(|| shared.wal.failed().map(|error| error.to_string()))
+                .or_else(|| shared.pool.failed().map(|error| error.to_string())),
             pool: shared.pool.stats(),
             wal: shared.wal.stats(),
             io: io_line(&self.io_report()),

@@ -11,6 +11,8 @@ use std::io::Read;
 const WINDOW: usize = 64;
 /// A value of more pages than this is read as a scan is: it would push everything else out of the pool.
 const SCAN_PAGES: usize = 16;
+/// Bytes of memory that a value may have on the word of its length alone.
+const BELIEVED_BYTES: u64 = 16 << 20;
 
 /// Reads a value piece by piece, many pages at a time. It sees the value as it was when the leaf was read,
 /// whatever is written meanwhile. The checksum of the whole value is compared at its end.
@@ -64,7 +66,8 @@ impl<'p> OverflowReader<'p> {
 
     /// What is left of the value, in one piece.
     pub(crate) fn read_all(&mut self) -> Result<Vec<u8>> {
-        let mut out = Vec::with_capacity(usize::try_from(self.left).unwrap_or(0));
+        // The length came from the medium; pages that are there prove it, so memory for more than these comes with them.
+        let mut out = Vec::with_capacity(self.left.min(BELIEVED_BYTES) as usize);
         while let Some(bytes) = self.rest_of_page()? {
             out.extend_from_slice(bytes);
             let len = bytes.len();

@@ -69,6 +69,22 @@ fn a_checkpoint_that_cannot_write_pages_is_given_up_and_made_later() {
 
 /// Whatever fails once or for good, at whichever operation: what was acknowledged is there after opening
 /// again.
+/// The log's own thread met it; no call has yet.
+#[test]
+fn a_log_that_failed_in_the_background_shows_in_the_stats() {
+    let disk = SimDisk::new(34);
+    let db = small(&disk).background(crate::Background::Threads).create(DIR).unwrap();
+    let table = db.table("t").unwrap();
+    disk.fail_nth_on(".log", OpKind::Sync, 1, Fault::Eio, Repeat::Forever);
+    table.put_with(b"k", b"v", Durability::Relaxed).unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while db.stats().read_only_because.is_none() {
+        assert!(std::time::Instant::now() < until, "the log was never synced: {:?}", db.stats());
+        std::thread::yield_now();
+    }
+    assert!(matches!(table.put(b"k", b"w"), Err(Error::ReadOnlyFailed(_))));
+}
+
 /// A close whose checkpoint is given up syncs the log, and told of the checkpoint only when that failed too, although
 /// commits that the kernel had may be lost then.
 #[test]
