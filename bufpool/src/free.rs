@@ -19,8 +19,7 @@ const GROW_MIN: u64 = 1 << 20;
 const GROW_MAX: u64 = 64 << 20;
 /// Images that only operations which free space may draw on.
 const URGENT_PAGES: i64 = 32;
-/// Pages that a new data file has room for: with much less than what is kept back for deletes and as much again nothing
-/// but deletes would ever find room on a full disk.
+/// Pages that a new data file has room for: what is kept back for deletes, and as much again for everything else.
 pub(crate) const FIRST_PAGES: usize = 2 * URGENT_PAGES as usize;
 
 /// Holds back the freeing of overflow pages freed after it was taken.

@@ -145,7 +145,9 @@ impl Reserve<'_> {
 impl Drop for Reserve<'_> {
     fn drop(&mut self) {
         let mut parts = std::mem::take(&mut self.parts);
-        let unused = parts.credit - parts.frames.len() as i64;
+        // What an urgent reserve was promised may be what others must leave alone, and the next owner may be one of them.
+        let kept = if self.urgent { 0 } else { parts.frames.len() as i64 };
+        let unused = parts.credit - kept;
         if unused > 0 {
             parts.credit -= unused;
             self.shared.promise(-unused);

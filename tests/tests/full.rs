@@ -112,6 +112,25 @@ fn deletes_behind_a_snapshot_on_a_full_disk_draw_on_the_room_kept_back_for_old_v
     }
 }
 
+/// Room that a delete had set aside out of what is kept back went to the next put when the delete needed none of it, until
+/// nothing was left for deletes.
+#[test]
+fn deletes_of_nothing_give_no_put_the_room_kept_back_for_deletes() {
+    let disk = SimDisk::new(1);
+    let db = Config::small().builder(&disk).create(DIR).unwrap();
+    let table = db.table("t").unwrap();
+    disk.set_capacity(Some(disk.used() + (300 << 10)));
+    let mut written = (0..).take_while(|i: &u32| table.put(i.to_be_bytes(), [7; 700]).is_ok()).count() as u32;
+    for _ in 0..200 {
+        assert!(!table.delete(b"absent").unwrap());
+        written += u32::from(table.put(written.to_be_bytes(), [7; 700]).is_ok());
+    }
+    for i in 0..written {
+        assert!(table.delete(i.to_be_bytes()).unwrap(), "key {i} of {written}");
+    }
+    check_clean(&db).unwrap();
+}
+
 /// What a transaction met is told through the error that says that it is good for nothing any more.
 #[test]
 fn a_range_deleted_without_room_for_its_bookkeeping_says_that_the_disk_is_full() {

@@ -18,6 +18,9 @@ use crate::record::{LSN_OFFSET, RECORD_HEADER_BYTES, RecordHeader};
 use crate::segment::SEGMENT_HEADER_BYTES;
 use crate::stream::Stream;
 
+/// What a file with the name of a segment must be.
+const WHOLE_AND_NAMED: &str = "a segment is whole and durable before it gets its name";
+
 /// Whether the end of the log is what a crash leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndState {
@@ -60,7 +63,7 @@ pub fn classify_end(reader: &LogReader, required: Lsn) -> Result<EndState, WalEr
         });
     };
     let damaged = |proof: String| {
-        let goes_on = end.goes_on.iter().map(|next| format!(" (it goes on in {})", next.display()));
+        let goes_on = end.goes_on.iter().map(|next| format!(" (the record reaches into {})", next.display()));
         let why = format!("{}{}, though {proof}", end.reason, goes_on.collect::<String>());
         Ok(EndState::Damaged { file: end.segment.clone(), offset: end.offset, lsn: end.lsn, why })
     };
@@ -70,17 +73,29 @@ pub fn classify_end(reader: &LogReader, required: Lsn) -> Result<EndState, WalEr
             let rule = "a segment's last bytes are used only after the next one is durable";
             return damaged(rule.to_owned());
         }
-        EndReason::BadSegmentHeader | EndReason::SegmentCut { .. } => {
-            let rule = "a segment is whole and durable before it gets its name";
-            // The log ends within one segment; what is damaged may be the header of the next.
-            let last = reader.segments().iter().find(|segment| segment.path == end.segment);
-            let next = last.and_then(|last| reader.catalogue.bad_for(last.start.0 + last.bytes));
-            return match next {
-                Some((file, reason)) if matches!(end.reason, EndReason::BadSegmentHeader) => {
-                    let why = format!("{reason}, though {rule}");
+        EndReason::BadSegmentHeader => {
+            // The record begins in one segment; what is damaged is the header of the next, or of one after that.
+            let mut at = end.lsn.0;
+            while let Some(segment) = reader.catalogue.holding(at).and_then(|i| reader.segments().get(i)) {
+                at = segment.end().0;
+            }
+            return match reader.catalogue.bad_for(at) {
+                Some((file, reason)) => {
+                    let why = format!("{reason}, though {WHOLE_AND_NAMED}");
                     Ok(EndState::Damaged { file: file.clone(), offset: 0, lsn: end.lsn, why })
                 }
-                _ => damaged(rule.to_owned()),
+                None => damaged(WHOLE_AND_NAMED.to_owned()),
+            };
+        }
+        EndReason::SegmentCut { .. } => {
+            let here = reader.segments().iter().filter(|segment| segment.end() > end.lsn);
+            return match here.into_iter().find(|segment| segment.present() < segment.bytes) {
+                Some(cut) => {
+                    let (file, offset) = (cut.path.clone(), cut.file_len);
+                    let why = format!("{}, though {WHOLE_AND_NAMED}", end.reason);
+                    Ok(EndState::Damaged { file, offset, lsn: end.lsn, why })
+                }
+                None => damaged(WHOLE_AND_NAMED.to_owned()),
             };
         }
         EndReason::BadHeader => return damaged("its checksum matches".to_owned()),

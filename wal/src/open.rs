@@ -1,7 +1,7 @@
 //! Creating a log, and opening one for appending after it was read.
 //!
 //! Opening must leave a medium on which a later recovery finds exactly the records that this one found, followed by
-//! what is appended from now on. Three things stand in the way, and each is removed before `open` returns:
+//! what is appended from now on. Four things stand in the way, and each is removed before `open` returns:
 //! - *Bytes that were read may not be durable.* They may lie in the cache of the device only, so every segment read
 //!   from is synced. They may lie in the page cache only: those cannot have been read where reading goes past it;
 //!   where it does not, everything since the replay LSN is written again. The tail segment is always written again,
@@ -52,7 +52,7 @@ pub(crate) fn create(disk: &dyn Disk, cfg: &WalConfig, start: Lsn) -> Result<(),
     }
     disk.create_dir_all(&cfg.dir)?;
     remove_leftovers(disk, &cfg.dir)?;
-    // Two: with fewer a log cannot go on before the disk has more room, see `supply`. Openings keep them.
+    // Two: with fewer a log cannot go on before the disk has more room, see `supply`.
     for start in [start.0, start.0 + cfg.segment_bytes] {
         make_segment(disk, cfg, start, None, Fill::Allocated).map_err(|error| match error {
             NotMade::NoSpace(source) => WalError::NoSpace {
@@ -187,6 +187,7 @@ fn retire(
         }
         disk.sync_dir(&cfg.dir)?;
     }
+    let mut removed = false;
     for path in catalogue.unfinished.iter().chain(&catalogue.spares) {
         if spares.contains(path) {
             continue;
@@ -198,7 +199,12 @@ fn retire(
             spares.push(path.clone());
         } else {
             disk.remove(path)?;
+            removed = true;
         }
+    }
+    if removed {
+        // A leftover that came back could stand where another segment is by then.
+        disk.sync_dir(&cfg.dir)?;
     }
     Ok(spares.into_iter().map(|path| Spare { path, old: false }).collect())
 }

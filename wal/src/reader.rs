@@ -132,7 +132,7 @@ pub struct LogEnd {
     pub opening: u32,
     /// Why the log ends there.
     pub reason: EndReason,
-    /// The files in which what was looked at there goes on: the next segment, where a record reaches into it.
+    /// The next segment's file, where the record that is wrong reaches into it.
     pub goes_on: Vec<PathBuf>,
 }
 

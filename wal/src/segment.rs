@@ -250,17 +250,19 @@ impl Catalogue {
         Ok(found)
     }
 
-    /// A segment is recycled by writing its new header and then giving it its new name. Where the name was not to be had,
-    /// and another file became the segment, two say that they are it. The one that has the name is; or any, for where none
-    /// has it none was written to.
+    /// A segment is recycled by writing its new header and then giving it its new name. If that failed, the file keeps its
+    /// old name under a header that another file got later. The file with the right name is the segment, even if its own
+    /// header is damaged by now. If none has the name, no such file was ever written to, and any will do.
     fn put_leftovers_aside(&mut self, disk: &dyn Disk) -> Result<(), WalError> {
-        let mut index = 1;
-        while let (Some(one), Some(next)) = (self.segments.get(index - 1), self.segments.get(index)) {
-            if one.start == next.start && next.is_misnamed() && next.is_unwritten(disk)? {
-                let leftover = self.segments.remove(index);
-                self.unfinished.push(leftover.path);
+        let mut taken = None;
+        let damaged: Vec<u64> = self.bad.iter().filter_map(|(path, _)| start_by_name(path)).collect();
+        for segment in std::mem::take(&mut self.segments) {
+            let another = taken == Some(segment.start) || damaged.contains(&segment.start.0);
+            if another && segment.is_misnamed() && segment.is_unwritten(disk)? {
+                self.unfinished.push(segment.path);
             } else {
-                index += 1;
+                taken = Some(segment.start);
+                self.segments.push(segment);
             }
         }
         Ok(())

@@ -170,8 +170,9 @@ pub(crate) fn remove_own_positions(
     own_blocks(disk, file.path(), start, from, to, zero)
 }
 
-/// Calls `found` with the file offset of every block in which a record header gives its own position; otherwise as
-/// [`remove_own_positions`].
+/// Calls `found` with the file offset of every block between the positions `from` and `to` in which a record header gives
+/// its own position. The segment in file `path` begins at `start`; both bounds lie at multiples of the block size from it.
+/// Reads past the page cache.
 pub(crate) fn own_blocks(
     disk: &dyn Disk,
     path: &Path,

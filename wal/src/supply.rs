@@ -10,7 +10,7 @@
 //! - *The end of the last segment*, a record header long, from everybody. So a log that goes on to the end of a
 //!   segment proves that there was a next one, durable: should it be missing, that is damage and not the log's end.
 //! - *A reserve*, from all but [`Claim::Urgent`]: what leads to free space in the end, as deleting does, still finds
-//!   room in the log when a full disk has stopped everything else. An opening leaves two segments at least: then the
+//!   room in the log when a full disk has stopped everything else. An opening sees to two segments if it can: then the
 //!   log can always go on, for a checkpoint with the tail in one frees the other.
 
 use std::path::PathBuf;

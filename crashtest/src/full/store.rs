@@ -56,7 +56,7 @@ impl Store {
                     let Some(table) = self.table(&write.0)? else { return Ok(false) };
                     batch.put(&table, &write.1, &write.2).map_err(say("adding to a batch"))?;
                 }
-                let done = self.db()?.write(batch);
+                let done = self.db()?.write_with(batch, self.durability.unwrap_or_default());
                 self.commit("batch", writes.iter().map(put).collect(), Durability::Sync, done)
             }
             Op::Transaction(writes) => {
@@ -168,9 +168,22 @@ impl Store {
             if !self.perform(op)? {
                 tally.add("refused commits", 1);
             }
+            self.deletes_nothing()?;
         }
         self.unchanged()?;
         self.deletes_some(tally)
+    }
+
+    /// Deletes what is not there: that needs no room, and must leave none to the puts that follow.
+    fn deletes_nothing(&mut self) -> Result<(), String> {
+        let names: Vec<String> = self.oracle.now().tables.keys().cloned().collect();
+        for name in names {
+            let Some(table) = self.table(&name)? else { continue };
+            if table.delete(b"absent").map_err(say("a delete of nothing"))? {
+                return Err("a key was deleted that was never put".into());
+            }
+        }
+        Ok(())
     }
 
     /// Deletes every fourth key: of them each must go, if need be after a checkpoint.

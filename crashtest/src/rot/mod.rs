@@ -19,7 +19,7 @@ use crate::plan::{Plan, Progress};
 use crate::verdict::{Failure, Verdict};
 use damage::Damage;
 use judge::{Outcome, Place};
-use victim::Victim;
+use victim::{FIRST_UNIT, UNIT, Victim};
 
 const MODE: Mode = Mode {
     name: "rot",
@@ -121,10 +121,18 @@ impl Cases for Rot {
         let outcome = match damage {
             Damage::WhileOpen { seed } => self.victim.suffer_while_open(*seed)?,
             damage => {
-                let image = damage.offset().and_then(|at| self.victim.needed.image(file, at));
+                let data = self.victim.data();
+                let in_data = damage.offset().filter(|_| *file == data);
+                let image = in_data.and_then(|at| self.victim.needed.image(file, at));
                 let place = Place { file, image, whole: damage.is_whole() };
                 let may_lose = damage.may_lose(&self.victim, file);
-                self.victim.suffer(place, may_lose, |disk| damage.strike(disk, &self.victim, file))?
+                let outcome =
+                    self.victim.suffer(place, may_lose, |disk| damage.strike(disk, &self.victim, file))?;
+                let unused = in_data.is_some_and(|at| at >= FIRST_UNIT * UNIT) && image.is_none();
+                if unused && outcome != Outcome::Harmless {
+                    return Err(format!("nothing uses these bytes, and yet: {outcome:?}"));
+                }
+                outcome
             }
         };
         match (damage, outcome) {

@@ -120,7 +120,7 @@ impl Scenario {
             }
             commit.push(Change::Put { table: table.into(), key: key.into(), value });
         }
-        let answer = db.write(batch);
+        let answer = db.write_with(batch, self.config.level(Durability::Sync));
         self.commit("batch", commit, Durability::Sync, answer);
     }
 

@@ -63,10 +63,7 @@ impl Run {
             return self.reopen_after_trouble();
         }
         // What failed in the background may not have been met by a commit yet; there is nothing to sync then.
-        let takes_writes = self.db.as_ref().is_some_and(|db| {
-            let stats = db.stats();
-            stats.read_only_because.is_none() && !stats.wal.failed
-        });
+        let takes_writes = self.db.as_ref().is_some_and(|db| db.stats().read_only_because.is_none());
         match self.db.as_ref().map(|db| db.sync()) {
             Some(Ok(())) if self.disk.is_powered() && takes_writes => {
                 self.oracle.synced();

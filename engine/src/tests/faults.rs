@@ -67,8 +67,6 @@ fn a_checkpoint_that_cannot_write_pages_is_given_up_and_made_later() {
     assert_clean(&db);
 }
 
-/// Whatever fails once or for good, at whichever operation: what was acknowledged is there after opening
-/// again.
 /// The log's own thread met it; no call has yet.
 #[test]
 fn a_log_that_failed_in_the_background_shows_in_the_stats() {
@@ -110,6 +108,8 @@ fn a_close_that_cannot_sync_the_log_says_so() {
     }
 }
 
+/// Whatever fails once or for good, at whichever operation: what was acknowledged is there after opening
+/// again.
 #[test]
 fn every_operation_fails_once_and_for_good() {
     for repeat in [Repeat::Once, Repeat::Forever] {

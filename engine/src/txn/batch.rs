@@ -77,7 +77,7 @@ impl Shared {
                 fragments.push(piece)?;
             }
             let (commit, mut credit) = fragments.finish()?;
-            let (_held, flight) = self.begin_batch(batch, &stripes, check, &slot)?;
+            let (_held, flight) = self.begin_batch(batch, &stripes, check, &slot, urgent)?;
             appended = self
                 .wal
                 .append(&mut credit, COMMIT, &[&commit], &mut |lsn: Lsn| slot.register_commit(lsn.0))
@@ -88,7 +88,7 @@ impl Shared {
             let halves = if defect::is(Defect::HalfBatch) { 2 } else { 1 };
             let bytes = halves * WRITES_HEADER as u64 + payload;
             let mut credit = self.log_room(bytes, halves, urgent)?;
-            let (_held, flight) = self.begin_batch(batch, &stripes, check, &slot)?;
+            let (_held, flight) = self.begin_batch(batch, &stripes, check, &slot, urgent)?;
             let unix_ms = self.disk.unix_ms().to_le_bytes();
             let mut pieces = &pieces[..];
             if halves == 2 {
@@ -124,6 +124,7 @@ impl Shared {
         stripes: &StripeSet,
         check: Option<&Validation<'_>>,
         slot: &ApplySlot<'_>,
+        urgent: bool,
     ) -> Result<(StripesHeld<'s>, InFlight<'s>)> {
         loop {
             let none = StripeSet::default();
@@ -141,7 +142,7 @@ impl Shared {
             if !flight.keeps {
                 return Ok((held, flight));
             }
-            match self.keep_batch(batch, &flight, slot, stripes.is_full()) {
+            match self.keep_batch(batch, &flight, slot, stripes.is_full(), urgent) {
                 Ok(None) => return Ok((held, flight)),
                 Err(e) => {
                     flight.give_up();
@@ -150,7 +151,7 @@ impl Shared {
                 Ok(Some((table, next))) => {
                     flight.give_up();
                     drop(held);
-                    self.prepare_history(batch.tables()[table as usize].state(), next, batch.only_deletes())?;
+                    self.prepare_history(batch.tables()[table as usize].state(), next, urgent)?;
                 }
             }
         }
@@ -163,6 +164,7 @@ impl Shared {
         flight: &InFlight<'_>,
         slot: &ApplySlot<'_>,
         alone: bool,
+        urgent: bool,
     ) -> Result<Option<(u32, bool)>> {
         let raw = batch.raw();
         for (index, writes) in by_table(batch.writes()) {
@@ -171,9 +173,7 @@ impl Shared {
             if alone && keys.len() > ELIDES_MAX && self.mark_new(table, flight, keys[0])? {
                 continue;
             }
-            if let Kept::NotReady { next } =
-                self.keep_old(table, flight, &keys, slot, batch.only_deletes())?
-            {
+            if let Kept::NotReady { next } = self.keep_old(table, flight, &keys, slot, urgent)? {
                 return Ok(Some((index, next)));
             }
         }

@@ -72,8 +72,34 @@ fn damage_of_a_record_in_two_segments_names_both() {
             panic!("a torn tail");
         };
         assert_eq!((file, lsn), (segment_file(0), begin));
-        assert!(why.contains(&format!("goes on in {}", next.display())), "{why}");
+        assert!(why.contains(&format!("reaches into {}", next.display())), "{why}");
     }
+}
+
+#[test]
+fn a_record_that_reaches_into_a_segment_that_was_cut_names_that() {
+    let disk = SimDisk::new(3);
+    let shared: Arc<dyn Disk> = disk.clone();
+    let wal = create(&shared, config(1));
+    for number in 0..66 {
+        commit(&wal, &payload(number, 1008 - 40));
+    }
+    let last = crossing(&shared);
+    let next = segment_file(SEGMENT);
+    disk.truncate_file(&next, SEGMENT_HEADER_BYTES).unwrap();
+    let (_, reader) = read(&shared, Lsn::ZERO).unwrap();
+    assert_eq!(reader.position(), last);
+    match classify_end(&reader, Lsn::ZERO).unwrap() {
+        EndState::Damaged { file, offset, .. } => assert_eq!((file, offset), (next, SEGMENT_HEADER_BYTES)),
+        EndState::Torn => panic!("a torn tail"),
+    }
+}
+
+/// Where the record begins that reaches into the second segment.
+fn crossing(disk: &Arc<dyn Disk>) -> Lsn {
+    let (records, _) = read(disk, Lsn::ZERO).unwrap();
+    let found = records.iter().find(|record| record.lsn.0 < SEGMENT && record.end.0 > SEGMENT);
+    found.expect("records do not end where segments do").lsn
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use bedstone_io::sim::{Fault, OpKind, Repeat, SimDisk};
 use bedstone_io::{Disk, Op};
 
-use super::{DIR, SEGMENT, append, commit, config, create, payload, read, recover};
-use crate::{Background, EndReason, Lsn, WalConfig, WalError};
+use super::{DIR, SEGMENT, append, commit, config, create, payload, read, recover, segment_file};
+use crate::{Background, EndReason, EndState, Lsn, WalConfig, WalError, classify_end};
 
 const FILE: u64 = SEGMENT + 4096;
 
@@ -235,6 +235,38 @@ fn two_segments_that_could_not_be_renamed_do_not_stand_in_each_others_way() {
         assert_eq!(records.len(), if made_after_all { 160 } else { 1 });
         (480..800).for_each(|number| assert!(commit(&wal, &payload(number, 984)).lsn > from));
         assert_eq!(read(&shared, from).unwrap().0.len(), records.len() + 320);
+    }
+}
+
+/// The leftover of a recycling says that it is the segment whose own header is damaged: reading went on in its old records,
+/// found none that follow, and took that for the end of the log.
+#[test]
+fn a_leftover_does_not_stand_in_for_a_damaged_segment() {
+    let disk = SimDisk::new(1);
+    let shared: Arc<dyn Disk> = disk.clone();
+    let wal = create(&shared, config(1));
+    for number in 0..64 * 4 {
+        commit(&wal, &payload(number, 984));
+    }
+    let from = commit(&wal, &payload(256, 984)).lsn;
+    wal.recycle_below(from).unwrap();
+    for kind in [OpKind::Rename, OpKind::Remove] {
+        disk.fail_nth(kind, 1, Fault::Eio, Repeat::Forever);
+    }
+    let names = disk.files();
+    let claimed =
+        (1..).map(|i| i * SEGMENT).find(|start| *start > from.0 && !names.contains(&segment_file(*start)));
+    let claimed = claimed.unwrap();
+    assert!(matches!(wal.reserve(2 * SEGMENT, 1), Err(WalError::Io(_))));
+    disk.clear_faults();
+    (257..400).for_each(|number| assert!(commit(&wal, &payload(number, 984)).lsn > from));
+    drop(wal);
+    assert_eq!(read(&shared, from).unwrap().0.len(), 400 - 256);
+    disk.flip_bit(&segment_file(claimed), 40, 1).unwrap();
+    let (_, reader) = read(&shared, from).unwrap();
+    match classify_end(&reader, Lsn::ZERO).unwrap() {
+        EndState::Damaged { file, .. } => assert_eq!(file, segment_file(claimed)),
+        EndState::Torn => panic!("what is behind {} is lost without an error", reader.position()),
     }
 }
 

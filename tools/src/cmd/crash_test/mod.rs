@@ -45,7 +45,7 @@ pub(crate) struct CrashTest {
     /// Writers of a process that is killed (4 if not given), or simulated disks at the same time (a core each)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// Durability of all commits; of no account to rot, which damages what lies still
+    /// Durability of all commits; ignored by rot, which damages files at rest
     #[arg(long, value_enum, default_value_t = Level::Mixed)]
     durability: Level,
     /// Repeats this one round of a mode, and prints what it does
