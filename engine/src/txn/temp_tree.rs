@@ -107,8 +107,8 @@ impl Drop for TempTree {
 }
 
 impl Shared {
-    /// Makes an empty temporary tree; `urgent` as in [`Shared::log_room`]. The catalog's mutex is taken, so no stripe and
-    /// no apply slot may be held.
+    /// Makes an empty temporary tree; `urgent` as in [`Shared::log_room`]. The catalog's mutex is taken, so no stripe may
+    /// be held; an apply slot may, since the holder of the mutex has one of his own.
     ///
     /// # Errors
     /// The database is closed or read-only, a page could not be read, the disk is full, or every table number

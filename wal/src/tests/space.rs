@@ -231,7 +231,10 @@ fn two_segments_that_could_not_be_renamed_do_not_stand_in_each_others_way() {
             (321..480).for_each(|number| assert!(commit(&wal, &payload(number, 984)).lsn > from));
         }
         drop(wal);
+        // They need not be removed either.
+        disk.fail_nth_on(".log", OpKind::Remove, 1, Fault::Eio, Repeat::Forever);
         let (records, wal) = recover(&shared, config(2), from).unwrap();
+        disk.clear_faults();
         assert_eq!(records.len(), if made_after_all { 160 } else { 1 });
         (480..800).for_each(|number| assert!(commit(&wal, &payload(number, 984)).lsn > from));
         assert_eq!(read(&shared, from).unwrap().0.len(), records.len() + 320);
