@@ -6,7 +6,8 @@
 //! Names: `<start, 20 decimal digits>.log` is a segment, `.new` one being made, `.spare` one out of use that may be
 //! taken into use again. A file gets the name `.log` only after its header and its whole length are durable, so a
 //! `.log` file with a bad header is damage and never what a crash leaves. Readers trust the header, not the digits:
-//! a segment taken into use again has its new header for a moment under its old name.
+//! a segment taken into use again has its new header for a moment under its old name. Only of files whose headers agree
+//! the digits tell which is the segment.
 
 use std::mem::{offset_of, size_of};
 use std::path::{Path, PathBuf};

@@ -140,8 +140,10 @@ impl Cases for Rot {
             (Damage::FlipBoth { .. }, outcome) => {
                 return Err(format!("a store without a valid superblock was opened: {outcome:?}"));
             }
-            (_, Outcome::Refused) if *theme == Theme::Superblocks => {
-                return Err("one damaged superblock of two was not survived".into());
+            (_, Outcome::Refused | Outcome::ReadError | Outcome::TornTail)
+                if *theme == Theme::Superblocks =>
+            {
+                return Err(format!("one damaged superblock of two was not survived: {outcome:?}"));
             }
             _ => {}
         }
