@@ -25,15 +25,16 @@ pub(crate) const TREE_PAGES: usize = 2;
 impl Shared {
     /// The table of this name, made if there is none.
     pub(crate) fn find_or_create(&self, name: &str) -> Result<Arc<TableState>> {
-        self.readable()?;
-        if let Some(table) = self.catalog.find(name) {
-            return Ok(table);
-        }
-        match self.create_table(name) {
-            Err(Error::TableExists { .. }) => {
-                self.catalog.find(name).ok_or_else(|| Error::TableNotFound { name: name.to_owned() })
+        loop {
+            self.readable()?;
+            if let Some(table) = self.catalog.find(name) {
+                return Ok(table);
             }
-            other => other,
+            match self.create_table(name) {
+                // Somebody else made it; and if somebody has dropped it again by now, it is made once more.
+                Err(Error::TableExists { .. }) => {}
+                other => return other,
+            }
         }
     }
 
